@@ -71,8 +71,8 @@ func ParseFileName(s string) (FileName, error) {
 		return FileName{}, fmt.Errorf("parse WAL file name %s: PostgreSQL has no file of such a name", quote(s))
 	case name.Timeline == 0:
 		return FileName{}, fmt.Errorf("parse WAL file name %s: there is no timeline 0", quote(s))
-	case name.Kind != KindTimelineHistory && !name.ValidFor(MinSegmentSize):
-		return FileName{}, fmt.Errorf("parse WAL file name %s: no segment size allows this segment number", quote(s))
+	case name.Seg >= bytesPerLog/MinSegmentSize || name.Offset >= MaxSegmentSize:
+		return FileName{}, fmt.Errorf("parse WAL file name %s: no segment size allows these numbers", quote(s))
 	}
 	return name, nil
 }
@@ -103,7 +103,7 @@ func parseFileName(s string) (FileName, bool) {
 		digits, ok2 := strings.CutSuffix(digits, backupSuffix)
 		offset, ok3 := parseHex8(digits)
 		name.Kind, name.Offset = KindBackupHistory, offset
-		return name, ok1 && ok2 && ok3 && offset < MaxSegmentSize
+		return name, ok1 && ok2 && ok3
 	}
 }
 
