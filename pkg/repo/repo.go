@@ -61,12 +61,7 @@ type Repository struct {
 }
 
 // Suffix is what the keys of sealed objects end in.
-func (r *Repository) Suffix() string {
-	if r.Info.Encrypted() {
-		return ".zst.age"
-	}
-	return ".zst"
-}
+func (r *Repository) Suffix() string { return object.Suffix(r.Info.Encrypted()) }
 
 // maxInfo bounds the size of repository.json.
 const maxInfo = 64 << 10
