@@ -130,8 +130,8 @@ func TestArchive(t *testing.T) {
 	})
 }
 
-// A standby, made from a copy of the stopped server, is opened, paused by its
-// target, and promoted.
+// A copy of the stopped server is opened, recovers from the original's WAL,
+// pauses at its target, and is promoted.
 func TestOpen(t *testing.T) {
 	each(t, func(t *testing.T, major Major) {
 		c := New(t, major)
@@ -141,8 +141,12 @@ func TestOpen(t *testing.T) {
 		copied := filepath.Join(c.Dir, "copy")
 		MustRun(t, c.Command(t.Context(), t, "/bin/cp", "-a", c.DataDir, copied))
 		WriteNobody(t, filepath.Join(copied, "recovery.signal"), "")
+		c.Start(t)
+		c.Exec(t, "SELECT pg_create_restore_point('here')", "DROP TABLE t")
+		c.Stop(t, Fast)
 
-		restored := Open(t, major, copied, Set("restore_command", "false"), Set("recovery_target", "immediate"))
+		restored := Open(t, major, copied,
+			Set("restore_command", "cp "+c.DataDir+"/pg_wal/%f %p"), Set("recovery_target_name", "here"))
 		restored.Start(t)
 		restored.WaitPaused(t)
 		if got := restored.SQL(t, "SELECT one FROM t"); got != "1" {
@@ -156,7 +160,7 @@ func TestOpen(t *testing.T) {
 		}
 
 		// A target that never comes is fatal, and PostgreSQL says so.
-		c.AppendConf(t, "restore_command = 'false'\nrecovery_target_name = 'never'\n")
+		c.AppendConf(t, "hot_standby = 'off'\nrestore_command = 'false'\nrecovery_target_name = 'never'\n")
 		WriteNobody(t, filepath.Join(c.DataDir, "recovery.signal"), "")
 		log, code := c.StartToEnd(t)
 		if code == 0 || !strings.Contains(log, "recovery ended before configured recovery target was reached") {
