@@ -97,7 +97,8 @@ func (w *Writer) Close() error {
 	return w.enc.Close()
 }
 
-// Reset starts a new frame on dst, whatever became of the last one.
+// Reset starts a new frame on dst, whatever became of the last one. With nil it
+// lets go of the last destination.
 func (w *Writer) Reset(dst io.Writer) {
 	w.enc.Reset(dst)
 }

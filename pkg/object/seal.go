@@ -6,16 +6,20 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"sync"
 
 	"github.com/walship/walship/pkg/compress"
 	"github.com/walship/walship/pkg/crypto"
 )
 
-// Sealer makes objects of one repository.
+// Sealer makes objects of one repository, several at a time if need be. Its
+// fields don't change once it is in use.
 type Sealer struct {
 	Repository string             // the repository's id
 	Recipients *crypto.Recipients // nil: objects are not encrypted
 	Level      compress.Level
+
+	idle sync.Pool // of *compress.Writer: to allocate one takes a quarter of the time to compress a segment
 }
 
 // Suffix returns what the keys of the objects end in: which commands open them.
@@ -43,6 +47,7 @@ type Result struct {
 // object only when Close has succeeded. A Writer that is given up needs no
 // Close.
 type Writer struct {
+	sealer    *Sealer
 	header    Header
 	stored    *meter
 	encrypted io.WriteCloser // nil when it isn't
@@ -71,7 +76,7 @@ func (s *Sealer) Seal(dst io.Writer, h Header) (*Writer, error) {
 	if h.Digest.IsZero() {
 		algorithm = Fastest()
 	}
-	w := &Writer{header: h, stored: &meter{w: dst, hash: sha256.New()}}
+	w := &Writer{sealer: s, header: h, stored: &meter{w: dst, hash: sha256.New()}}
 	if w.hash, err = NewHash(algorithm); err != nil {
 		return nil, fmt.Errorf("seal %s: %w", h.Name, err)
 	}
@@ -85,10 +90,18 @@ func (s *Sealer) Seal(dst io.Writer, h Header) (*Writer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("seal %s: %w", h.Name, err)
 	}
-	if w.zstd, err = compress.NewWriter(inner, s.Level); err != nil {
+	if w.zstd, err = s.compressor(inner); err != nil {
 		return nil, fmt.Errorf("seal %s: %w", h.Name, err)
 	}
 	return w, nil
+}
+
+func (s *Sealer) compressor(dst io.Writer) (*compress.Writer, error) {
+	if w, ok := s.idle.Get().(*compress.Writer); ok {
+		w.Reset(dst)
+		return w, nil
+	}
+	return compress.NewWriter(dst, s.Level)
 }
 
 // Write adds to the content. It fails when that becomes longer than the header
@@ -132,6 +145,8 @@ func (w *Writer) Close() error {
 			return w.fail(err)
 		}
 	}
+	w.zstd.Reset(nil)
+	w.sealer.idle.Put(w.zstd)
 	w.result = Result{w.size, digest, w.stored.size, Digest{SHA256, w.stored.hash.Sum(nil)}}
 	w.err = errors.New("object is closed")
 	return nil
