@@ -1,0 +1,219 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/walship/walship/pkg/crypto"
+	"github.com/walship/walship/pkg/durable"
+	"github.com/walship/walship/pkg/object"
+	"github.com/walship/walship/pkg/repo"
+	"github.com/walship/walship/pkg/storage"
+	"github.com/walship/walship/pkg/wal"
+)
+
+// standbyPatience is how long a standby waits for an answer before it is
+// told "not there": it asks again by itself, and must stay up for its
+// queries.
+const standbyPatience = 30 * time.Second
+
+// FetchOptions says for whom a file is fetched.
+type FetchOptions struct {
+	SystemID uint64
+	// Standby: the server has a standby.signal. It polls for ever, so that
+	// a lasting failure to reach the storage is answered as absent.
+	Standby bool
+	// Unknown remembers, between calls of one recovery run, a segment whose
+	// presence couldn't be learned. Without it a standby is told "not
+	// there" only where no other timeline's segment could be taken instead.
+	Unknown *UnknownRecord
+	Log     *slog.Logger
+}
+
+// Fetch gets a file from the repository and puts it at path, complete and
+// checked; path is replaced. Nothing is left at path on an error. It tries
+// again while that may help and ctx lasts: the caller's deadline is the one
+// of ctx. The error wraps ErrAbsent when the file isn't in the repository, or
+// when a standby is to ask again later; any other error must not be told to
+// PostgreSQL as "not there".
+func Fetch(ctx context.Context, r *repo.Repository, name wal.FileName, path string, o FetchOptions) error {
+	f := &fetch{repository: r, name: name, key: r.FileKey(o.SystemID, name), path: path, o: o}
+	var err error
+	if o.Standby && name.Kind == wal.KindSegment {
+		err = f.forStandby(ctx)
+	} else {
+		err = f.retrying(ctx)
+	}
+	if errors.Is(err, storage.ErrNotExist) {
+		err = ErrAbsent
+	}
+	if err != nil {
+		return fmt.Errorf("fetch %s: %w", name, err)
+	}
+	return nil
+}
+
+type fetch struct {
+	repository *repo.Repository
+	name       wal.FileName
+	key        string
+	path       string
+	o          FetchOptions
+}
+
+// forStandby answers a standby's request for a segment. A standby asks for
+// the newest timeline's segment first, then for its parent's of the same
+// place. If the first answer was unknown and it was given the parent's
+// segment, it would replay the wrong branch: so until the child's segment is
+// answered with authority, the parent's is answered as absent too.
+func (f *fetch) forStandby(ctx context.Context) error {
+	held, err := f.o.Unknown.holdsBack(f.name)
+	if err != nil {
+		return localError{err}
+	}
+	if held {
+		return fmt.Errorf("%w: whether a newer timeline has this segment is not known yet; the server asks for that again", ErrAbsent)
+	}
+	within, cancel := context.WithTimeout(ctx, standbyPatience)
+	defer cancel()
+	err = f.retrying(within)
+	if err == nil || errors.Is(err, storage.ErrNotExist) {
+		if clearErr := f.o.Unknown.clear(f.name); clearErr != nil {
+			return localError{clearErr}
+		}
+		return err
+	}
+	if !outage(err) {
+		return err
+	}
+	if f.name.Timeline > 1 {
+		if recordErr := f.o.Unknown.set(f.name); recordErr != nil {
+			return localError{errors.Join(err, recordErr)}
+		}
+	}
+	return fmt.Errorf("%w as far as the standby is told, which asks again: %w", ErrAbsent, err)
+}
+
+// outage says whether an error is the storage's, so that a standby may wait
+// for it to pass.
+func outage(err error) bool {
+	if _, local := errors.AsType[localError](err); local {
+		return false
+	}
+	for _, target := range []error{object.ErrCorrupt, object.ErrUnsupported, crypto.ErrNoIdentity, storage.ErrInvalid, context.Canceled} {
+		if errors.Is(err, target) {
+			return false
+		}
+	}
+	return true
+}
+
+// retrying fetches the file, again where that may help. An object that turns
+// out to be damaged is read once more: the damage may have happened on the
+// way.
+func (f *fetch) retrying(ctx context.Context) error {
+	damaged := 0
+	return retry(ctx, f.o.Log, "fetch of "+f.name.String(), func() error {
+		err := f.once(ctx)
+		if errors.Is(err, object.ErrCorrupt) {
+			if damaged++; damaged == 1 {
+				return transient{err}
+			}
+		}
+		return err
+	})
+}
+
+// transient hides what an error wraps, so that it counts as passing.
+type transient struct{ err error }
+
+func (t transient) Error() string { return t.err.Error() }
+
+// localError is a failure of the place where the file is to go.
+type localError struct{ err error }
+
+func (e localError) Error() string { return e.err.Error() }
+func (e localError) Unwrap() error { return e.err }
+
+// once fetches the file beside its destination and renames it.
+func (f *fetch) once(ctx context.Context) error {
+	body, info, err := f.repository.Store.Get(ctx, f.key, 0, -1)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	root, err := os.OpenRoot(filepath.Dir(f.path))
+	if err != nil {
+		return localError{err}
+	}
+	defer root.Close()
+	file, err := durable.Create(root, filepath.Base(f.path))
+	if err != nil {
+		return localError{err}
+	}
+	defer file.Discard()
+	if err := f.copyTo(localWriter{file}, body, info); err != nil {
+		return err
+	}
+	// PostgreSQL makes durable what it keeps.
+	if err := file.RenameVolatile(); err != nil {
+		return localError{err}
+	}
+	return nil
+}
+
+// localWriter marks errors of writing as those of this machine.
+type localWriter struct{ w io.Writer }
+
+func (l localWriter) Write(p []byte) (int, error) {
+	n, err := l.w.Write(p)
+	if err != nil {
+		err = localError{err}
+	}
+	return n, err
+}
+
+// copyTo writes the file's content, opened and checked to its end.
+func (f *fetch) copyTo(w io.Writer, body io.Reader, info storage.Info) error {
+	if f.name.Kind == wal.KindTimelineHistory {
+		return f.copyHistory(w, body, info)
+	}
+	content, err := f.repository.Opener.Open(body, repo.Header(f.o.SystemID, f.name))
+	if err != nil {
+		return err
+	}
+	defer content.Close()
+	tee := io.TeeReader(content, w)
+	if f.name.Kind != wal.KindBackupHistory {
+		_, err := wal.Check(tee, f.name, content.Header().PlainSize, f.o.SystemID)
+		if errors.Is(err, wal.ErrMismatch) {
+			return fmt.Errorf("%w: object %s: %w", object.ErrCorrupt, f.key, err)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	_, err = io.Copy(io.Discard, tee) // to the end, where the digest is checked
+	return err
+}
+
+func (f *fetch) copyHistory(w io.Writer, body io.Reader, info storage.Info) error {
+	if info.Size > repo.MaxHistory {
+		return fmt.Errorf("%w: object %s has %d bytes, more than a history file may have", object.ErrCorrupt, f.key, info.Size)
+	}
+	data, err := io.ReadAll(body)
+	if err != nil {
+		return err
+	}
+	if _, err := wal.ParseHistory(f.name.Timeline, data); err != nil {
+		return fmt.Errorf("%w: object %s: %w", object.ErrCorrupt, f.key, err)
+	}
+	_, err = w.Write(data)
+	return err
+}
