@@ -1,0 +1,250 @@
+// Package backup takes base backups of a running cluster through
+// pg_backup_start and pg_backup_stop. It promises that a backup which is
+// listed is whole: its record is written last, when every object of it and
+// every segment from its start to its end is in the repository. Whatever ends
+// a backup before that leaves nothing that a listing or a restore would see.
+package backup
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/walship/walship/pkg/pgdata"
+	"github.com/walship/walship/pkg/postgres"
+	"github.com/walship/walship/pkg/repo"
+)
+
+// Server is the cluster's running server; *postgres.Conn is one. The backup
+// belongs to its session: when that ends, the server aborts the backup.
+type Server interface {
+	Facts(ctx context.Context) (postgres.Facts, error)
+	Tablespaces(ctx context.Context) ([]postgres.Tablespace, error)
+	StartBackup(ctx context.Context, label string, fast bool) (postgres.BackupStart, error)
+	StopBackup(ctx context.Context) (postgres.BackupStop, error)
+	Ping(ctx context.Context) error
+}
+
+// Deps are what Push works with.
+type Deps struct {
+	Repository *repo.Repository
+	Server     Server
+	Log        *slog.Logger
+	Version    string // of walship
+	Host       string // name of this machine
+}
+
+// Options say how a backup is taken.
+type Options struct {
+	DataDirectory string // "": the one that the server names
+	Label         string
+	// Fast asks for an immediate checkpoint, otherwise it is spread.
+	Fast bool
+	// Checksums is the algorithm of the manifest's checksums per file.
+	Checksums pgdata.ChecksumAlgorithm
+	// Concurrency is how many parts are written at once, at least 1.
+	Concurrency int
+	// MaxRate bounds the bytes read from the cluster's files per second; 0
+	// is without a bound.
+	MaxRate int64
+	// PartSize is the size in bytes at which a part is closed, before
+	// compression; 0 means DefaultPartSize. A file is never split, so a
+	// part may be larger by one file.
+	PartSize int64
+	// WALTimeout is how long to wait for the archiver without a single
+	// needed segment arriving; 0 means DefaultWALTimeout.
+	WALTimeout time.Duration
+}
+
+const (
+	// DefaultPartSize is large enough to make the cost of a request small,
+	// and small enough for parts to be restored in parallel.
+	DefaultPartSize = 256 << 20
+	// DefaultWALTimeout is the time in which a server that waits a minute
+	// after three failures tries its archive command a dozen times.
+	DefaultWALTimeout = 5 * time.Minute
+)
+
+// Push takes a base backup and returns its record, which is then in the
+// repository. An error means that there is no backup.
+func Push(ctx context.Context, d Deps, o Options) (*repo.Backup, error) {
+	facts, err := d.Server.Facts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r, err := prepare(d, o, facts)
+	if err != nil {
+		return nil, err
+	}
+	defer r.close()
+	if err := r.start(ctx); err != nil {
+		return nil, err
+	}
+	if err := r.finish(ctx); err != nil {
+		return nil, fmt.Errorf("backup %s aborted, nothing of it will be listed: %w", r.record.ID, err)
+	}
+	return &r.record, nil
+}
+
+// start begins the backup on the server and opens its folder in the
+// repository.
+func (r *run) start(ctx context.Context) error {
+	before, err := listTablespaces(r.data.root)
+	if err != nil {
+		return err
+	}
+	r.log.Info("starting the backup: waiting for a checkpoint", "label", r.options.Label, "fast", r.options.Fast)
+	started, err := r.server.StartBackup(ctx, r.options.Label, r.options.Fast)
+	if err != nil {
+		return err
+	}
+	control, err := pgdata.ReadControlFile(r.data.root)
+	if err != nil {
+		return fmt.Errorf("data directory %s: %w", r.record.DataDirectory, err)
+	}
+	// The checkpoint that starts a backup is in the server's control file
+	// by now: a copy of the cluster in another directory doesn't have it.
+	if control.SystemID != r.record.SystemID || control.Redo < started.LSN {
+		return fmt.Errorf("data directory %s isn't the one of the server that walship is connected to: its last checkpoint %s is older than the start of the backup, %s",
+			r.record.DataDirectory, control.Redo, started.LSN)
+	}
+	if err := r.openTablespaces(ctx, before); err != nil {
+		return err
+	}
+	b := &r.record
+	b.Timeline, b.StartLSN, b.StartTime = control.Timeline, started.LSN, started.Time
+	opened, err := r.repository.CreateBackup(ctx, repo.Start{
+		SystemID: b.SystemID, Host: b.Host, DataDirectory: b.DataDirectory, Label: b.Label, Walship: b.Walship,
+		ServerVersion: b.ServerVersion, Timeline: b.Timeline, StartLSN: b.StartLSN, StartTime: b.StartTime,
+	})
+	if err != nil {
+		return err
+	}
+	b.ID = opened.ID
+	if r.manifest, err = newManifest(r.repository.Sealer, r.major, b.SystemID, b.ID); err != nil {
+		return err
+	}
+	r.log.Info("backup started", "id", b.ID, "start", b.StartLSN, "timeline", uint32(b.Timeline))
+	return nil
+}
+
+// finish copies the cluster, ends the backup on the server, and commits it.
+func (r *run) finish(ctx context.Context) error {
+	held, release := holdSession(ctx, r.server, pingInterval)
+	defer release()
+	control, stopped, err := r.copyCluster(held)
+	if err != nil {
+		return causeOf(held, err)
+	}
+	release()
+	if err := r.describe(stopped); err != nil {
+		return err
+	}
+	if err := r.putLastPart(ctx, stopped, control); err != nil {
+		return err
+	}
+	if err := r.putManifest(ctx); err != nil {
+		return err
+	}
+	if err := r.proveWAL(ctx); err != nil {
+		return err
+	}
+	if err := r.repository.CommitBackup(ctx, &r.record); err != nil {
+		return err
+	}
+	r.log.Info("backup committed", "id", r.record.ID, "files", r.record.Files, "bytes", r.record.PlainSize,
+		"stored", r.record.StoredSize, "stop", r.record.StopLSN)
+	return nil
+}
+
+// copyCluster does what needs the backup to be going on: it copies the files,
+// pg_control as the last, and ends the backup on the server.
+func (r *run) copyCluster(ctx context.Context) (controlFile, postgres.BackupStop, error) {
+	if err := r.putConfiguration(ctx); err != nil {
+		return controlFile{}, postgres.BackupStop{}, err
+	}
+	if err := r.putParts(ctx); err != nil {
+		return controlFile{}, postgres.BackupStop{}, err
+	}
+	control, err := r.copyControlFile()
+	if err != nil {
+		return controlFile{}, postgres.BackupStop{}, err
+	}
+	stopped, err := r.server.StopBackup(ctx)
+	return control, stopped, err
+}
+
+// describe completes the record by what the end of the backup says.
+func (r *run) describe(stopped postgres.BackupStop) error {
+	label, err := pgdata.ParseBackupLabel(stopped.Label)
+	if err != nil {
+		return err
+	}
+	b := &r.record
+	if label.Start != b.StartLSN || label.Timeline != b.Timeline {
+		return fmt.Errorf("the server ended another backup than it started: its label says %s on timeline %d, expected %s on timeline %d",
+			label.Start, uint32(label.Timeline), b.StartLSN, uint32(b.Timeline))
+	}
+	b.Checkpoint, b.StopLSN = label.Checkpoint, stopped.LSN
+	b.StopTime, b.StopSnapshot = stopped.Time, stopped.Snapshot
+	r.log.Info("backup stopped on the server", "id", b.ID, "stop", b.StopLSN)
+	return r.describeTablespaces(stopped.TablespaceMap)
+}
+
+// causeOf prefers the reason for which ctx ended to what came of that.
+func causeOf(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return err
+}
+
+// pingInterval is how often the session that holds the backup is asked for an
+// answer: often enough for a firewall, and to notice the death of the server
+// long before the end.
+const (
+	pingInterval = 10 * time.Second
+	pingTimeout  = time.Minute
+)
+
+func ping(ctx context.Context, server Server) error {
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+	defer cancel()
+	return server.Ping(ctx)
+}
+
+// holdSession returns a context that ends when the server no longer answers.
+// release stops the watch.
+func holdSession(ctx context.Context, server Server, interval time.Duration) (held context.Context, release func()) {
+	held, cancel := context.WithCancelCause(ctx)
+	quit, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		ticker := time.NewTicker(interval)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-quit:
+				return
+			case <-held.Done():
+				return
+			case <-ticker.C:
+			}
+			if err := ping(held, server); err != nil {
+				cancel(fmt.Errorf("the session that holds the backup is gone: %w", err))
+				return
+			}
+		}
+	}()
+	released := false
+	return held, func() {
+		if released {
+			return
+		}
+		released = true
+		close(quit)
+		cancel(nil)
+		<-done
+	}
+}

@@ -1,0 +1,220 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path"
+	"time"
+
+	"github.com/walship/walship/pkg/pgdata"
+)
+
+// entry is something that the walk found: a file, or a directory.
+type entry struct {
+	tree     *tree
+	path     string // relative to the tree's root, with slashes
+	name     string // in the backup
+	mode     fs.FileMode
+	modified time.Time
+	size     int64 // bytes of a file when it was listed; 0 for a directory
+}
+
+// walker lists what belongs to a backup, as sendDir does in
+// src/backend/backup/basebackup.c.
+type walker struct {
+	major   int
+	version string          // the one folder of a tablespace that is this server's
+	skip    map[string]bool // directories below the data directory that are tablespaces
+	log     *slog.Logger
+	emit    func(entry) error
+}
+
+// data walks the data directory without what pg_tblspc leads to.
+func (w *walker) data(ctx context.Context, t *tree) error {
+	return w.directory(ctx, t, ".")
+}
+
+// tablespace walks a tablespace: the folder of this server's version, because
+// others' may lie beside it.
+func (w *walker) tablespace(ctx context.Context, t *tree) error {
+	info, err := t.root.Lstat(w.version)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // dropped meanwhile
+	}
+	if err != nil {
+		return fmt.Errorf("list tablespace %d: %w", t.oid, err)
+	}
+	if !info.IsDir() {
+		return fmt.Errorf("list tablespace %d: %s in %s isn't a directory", t.oid, w.version, t.location)
+	}
+	if err := w.emit(w.entry(t, w.version, info)); err != nil {
+		return err
+	}
+	return w.directory(ctx, t, w.version)
+}
+
+func (w *walker) entry(t *tree, name string, info fs.FileInfo) entry {
+	e := entry{tree: t, path: name, name: t.prefix() + name, mode: info.Mode(), modified: info.ModTime()}
+	if info.Mode().IsRegular() {
+		e.size = info.Size()
+	}
+	return e
+}
+
+// directory lists one directory and those below it. What vanishes meanwhile
+// is left out.
+func (w *walker) directory(ctx context.Context, t *tree, dir string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	entries, err := readDir(t.root, dir)
+	if errors.Is(err, fs.ErrNotExist) && dir != "." {
+		return nil
+	}
+	if err != nil {
+		return readError(t, dir, err)
+	}
+	for _, found := range entries {
+		name := path.Join(dir, found.Name())
+		info, err := t.root.Lstat(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return readError(t, name, err)
+		}
+		if err := w.visit(ctx, t, w.entry(t, name, info)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *walker) visit(ctx context.Context, t *tree, e entry) error {
+	switch pgdata.Exclude(e.name, e.mode.IsDir()) {
+	case pgdata.Excluded:
+		return nil
+	case pgdata.ExcludedContents:
+		return w.empty(e)
+	}
+	switch {
+	case e.name == pgdata.ControlFileName:
+		return nil // copied last
+	case e.name == pgdata.TablespaceDir:
+		return w.links(ctx, e)
+	case e.mode.IsDir():
+		if err := w.emit(e); err != nil || w.skip[e.name] {
+			return err
+		}
+		return w.directory(ctx, t, e.path)
+	case e.mode.IsRegular():
+		if unlogged, err := isUnlogged(e); unlogged || err != nil {
+			return err
+		}
+		return w.emit(e)
+	case e.mode.Type() == fs.ModeSymlink && !atTop(e):
+		return fmt.Errorf("%s in the data directory is a symbolic link: only tablespaces and pg_wal can be", e.name)
+	}
+	w.log.Warn("left out of the backup: neither a file nor a directory", "path", e.name)
+	return nil
+}
+
+// atTop says whether a symbolic link lies where it may be left out: beside
+// the directories of the data directory, where people link configuration and
+// logs, under a name that isn't PostgreSQL's own.
+func atTop(e entry) bool {
+	if path.Dir(e.name) != "." {
+		return false
+	}
+	switch e.name {
+	case "base", "global", "pg_commit_ts", "pg_logical", "pg_multixact", "pg_twophase", "pg_xact", pgdata.TablespaceDir, pgdata.VersionFileName:
+		return false
+	}
+	return true
+}
+
+// empty emits a directory whose content isn't part of a backup. A link to it,
+// which people make of pg_wal, becomes a directory.
+func (w *walker) empty(e entry) error {
+	if e.mode.Type() == fs.ModeSymlink {
+		e.mode = fs.ModeDir | 0o700
+	}
+	if !e.mode.IsDir() {
+		return nil
+	}
+	if e.name != pgdata.WALDir {
+		return w.emit(e)
+	}
+	for _, dir := range pgdata.WALDirs(w.major) {
+		e.path, e.name = dir, dir
+		if err := w.emit(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// links emits pg_tblspc and the directories of tablespaces created in place,
+// not the links: a restore makes those itself.
+func (w *walker) links(ctx context.Context, e entry) error {
+	if !e.mode.IsDir() {
+		return fmt.Errorf("%s in the data directory isn't a directory", e.name)
+	}
+	if err := w.emit(e); err != nil {
+		return err
+	}
+	entries, err := readDir(e.tree.root, e.path)
+	if err != nil {
+		return readError(e.tree, e.path, err)
+	}
+	for _, found := range entries {
+		name := path.Join(e.path, found.Name())
+		info, err := e.tree.root.Lstat(name)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
+			continue
+		}
+		if err != nil {
+			return readError(e.tree, name, err)
+		}
+		if err := w.emit(w.entry(e.tree, name, info)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// isUnlogged says whether a file is a fork of an unlogged relation other than
+// its init fork, from which the others come back empty.
+func isUnlogged(e entry) (bool, error) {
+	if pgdata.ClassifyPath(e.name).InitFork(e.name) == "" {
+		return false, nil
+	}
+	init := path.Base(pgdata.ClassifyPath(e.name).InitFork(e.name))
+	_, err := e.tree.root.Lstat(path.Join(path.Dir(e.path), init))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, readError(e.tree, e.path, err)
+	}
+	return err == nil, nil
+}
+
+func readDir(root *os.Root, name string) ([]fs.DirEntry, error) {
+	dir, err := root.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	return dir.ReadDir(-1)
+}
+
+// readError names the file, and what to do where the user isn't the right one.
+func readError(t *tree, name string, err error) error {
+	where := path.Join(t.root.Name(), name)
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("read %s: %w: run walship as the user that the server runs as", where, err)
+	}
+	return fmt.Errorf("read %s: %w", where, err)
+}
