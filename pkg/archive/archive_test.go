@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -298,7 +299,7 @@ func TestFetchDamaged(t *testing.T) { // faults 14 and 52
 	flipped := stored(first)
 	flipped[len(flipped)-100] ^= 1
 	for what, data := range map[string][]byte{
-		"flipped": flipped, "cut": stored(first)[:2000], "swapped": stored(second), "empty": nil,
+		"flipped": flipped, "cut": stored(first)[:1200], "swapped": stored(second), "empty": nil,
 	} {
 		key := s.FileKey(cluster, parse(t, first))
 		if err := s.store.Delete(t.Context(), key); err != nil {
@@ -409,5 +410,39 @@ func TestMissing(t *testing.T) {
 		if got := strings.Join(names, " "); err != nil || got != c.want {
 			t.Errorf("from %s to %s: missing %q, %v; want %q", c.from, c.to, got, err, c.want)
 		}
+	}
+}
+
+func TestRanges(t *testing.T) {
+	s := newSite(t, true)
+	for _, name := range []string{
+		first, second, "000000010000000000000004", "0000000100000000000000FF", "000000010000000100000000",
+		"000000020000000100000000", "000000020000000100000001.partial",
+	} {
+		segment := segment(t, strings.TrimSuffix(name, ".partial"), 16<<20, cluster, 0)
+		if _, err := s.push(t, s.write(t, name, segment)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Opener.Identities = nil // a listing needs none
+	ranges, err := Ranges(t.Context(), s.Repository, cluster, wal.FileName{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, r := range ranges {
+		got = append(got, r.First.String()+"-"+r.Last.String())
+		if r.SegmentSize != 16<<20 || r.StoredSize <= 0 || uint64(r.End()-r.Start()) != r.Segments<<24 {
+			t.Errorf("range %+v, from %s to %s", r, r.Start(), r.End())
+		}
+	}
+	want := []string{
+		first + "-" + second,
+		"000000010000000000000004-000000010000000000000004",
+		"0000000100000000000000FF-000000010000000100000000",
+		"000000020000000100000000-000000020000000100000000",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("ranges %v, want %v", got, want)
 	}
 }

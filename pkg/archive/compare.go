@@ -39,17 +39,12 @@ func (p *push) compare(ctx context.Context, src source) error {
 
 // storedHeader reads the header of the object that is there.
 func (p *push) storedHeader(ctx context.Context) (object.Header, error) {
-	body, _, err := p.repository.Store.Get(ctx, p.key, 0, object.HeadSize)
-	if err != nil {
-		return object.Header{}, fmt.Errorf("compare with %s: %w", p.key, err)
-	}
-	defer body.Close()
-	header, err := object.ReadHeader(body)
+	header, err := ReadHeader(ctx, p.repository, p.key)
 	if errors.Is(err, object.ErrCorrupt) {
 		return object.Header{}, fmt.Errorf("%w: object %s in the repository is damaged: %w", ErrConflict, p.key, err)
 	}
 	if err != nil {
-		return object.Header{}, fmt.Errorf("compare with %s: %w", p.key, err)
+		return object.Header{}, fmt.Errorf("compare: %w", err)
 	}
 	return header, nil
 }
