@@ -1,0 +1,194 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+
+	"github.com/walship/walship/pkg/repo"
+	"github.com/walship/walship/pkg/storage"
+	"github.com/walship/walship/pkg/wal"
+)
+
+// chooseBackup settles on the backup, the timeline and the path between them.
+func (p *Plan) chooseBackup(ctx context.Context, c Catalogue, r Request) error {
+	pinned, err := parseTimeline(r.Timeline)
+	if err != nil {
+		return err
+	}
+	refs, err := c.Backups(ctx, p.SystemID)
+	if err != nil {
+		return fmt.Errorf("plan restore: %w", err)
+	}
+	if len(refs) == 0 {
+		return refusef("the repository has no backup of cluster %d: a restore needs one; walship backup push takes it", p.SystemID)
+	}
+	named := refs
+	if r.Backup != "" {
+		named = slices.DeleteFunc(slices.Clone(refs), func(ref repo.BackupRef) bool { return ref.ID != r.Backup })
+		if len(named) == 0 {
+			return refusef("the repository has no backup %s of cluster %d; it has %s", r.Backup, p.SystemID, idsOf(refs))
+		}
+	}
+	p.Timeline, err = p.chooseTimeline(ctx, c, named, r.Timeline, pinned)
+	if err != nil {
+		return err
+	}
+	p.history, err = c.History(ctx, p.SystemID, p.Timeline)
+	if errors.Is(err, storage.ErrNotExist) {
+		return refusef("timeline %d has no history file in the repository: PostgreSQL can't follow it without", p.Timeline)
+	}
+	if err != nil {
+		return fmt.Errorf("plan restore: %w", err)
+	}
+	return p.newestBefore(ctx, c, named, r.Backup != "")
+}
+
+// newestBefore chooses, among the backups on the path, the one that ended
+// last and provably before the target.
+func (p *Plan) newestBefore(ctx context.Context, c Catalogue, refs []repo.BackupRef, named bool) error {
+	refs = slices.Clone(refs)
+	sort.SliceStable(refs, func(i, j int) bool { return refs[i].StopLSN > refs[j].StopLSN })
+	var refusals []string
+	for _, ref := range refs {
+		why := offPath(p.history, ref.Timeline, ref.StartLSN, ref.StopLSN)
+		if why == "" {
+			b, err := c.Backup(ctx, ref)
+			if err != nil {
+				return fmt.Errorf("plan restore: %w", err)
+			}
+			if why = offPath(p.history, b.Timeline, b.Checkpoint, b.StopLSN); why == "" {
+				why = notBefore(p.target, b)
+			}
+			if why == "" {
+				p.record = b
+				p.Path = pathFrom(p.history, b.StartLSN)
+				return nil
+			}
+		}
+		refusals = append(refusals, fmt.Sprintf("backup %s %s", ref.ID, why))
+	}
+	if named || len(refusals) == 1 {
+		return refusef("no backup leads to %s on timeline %d: %s", p.target, p.Timeline, refusals[0])
+	}
+	// The refusals go from the newest to the oldest; the two ends say what
+	// can be reached.
+	return refusef("no backup leads to %s on timeline %d, of %d: the newest, %s; the oldest, %s",
+		p.target, p.Timeline, len(refusals), refusals[0], refusals[len(refusals)-1])
+}
+
+// offPath says why a backup isn't on the way to a timeline, or "". Both its
+// checkpoint and its end have to be: a backup whose end lies behind a fork
+// would never become consistent. The rule is PostgreSQL's own, in
+// InitWalRecovery of src/backend/access/transam/xlogrecovery.c.
+func offPath(h wal.History, timeline wal.TimelineID, checkpoint, stop wal.LSN) string {
+	if h.TimelineAt(checkpoint) == timeline && h.TimelineAt(stop-1) == timeline {
+		return ""
+	}
+	for _, s := range spans(h) {
+		if s.timeline == timeline {
+			return fmt.Sprintf("ended at %s on timeline %d, which the way to timeline %d leaves at %s", stop, timeline, h.Timeline, s.end)
+		}
+	}
+	return fmt.Sprintf("is of timeline %d, which isn't on the way to timeline %d: choose its own with --timeline %d", timeline, h.Timeline, timeline)
+}
+
+// notBefore says why it isn't proved that a backup ended before the target,
+// or "".
+func notBefore(t Target, b *repo.Backup) string {
+	switch t.Kind {
+	case TargetTime:
+		if b.StopTime.Before(t.Time) || b.StopTime.Equal(t.Time) && !t.Exclusive {
+			return ""
+		}
+		return fmt.Sprintf("ended at %s, so it can be restored to times from then on", FormatTime(b.StopTime))
+	case TargetLSN:
+		if b.StopLSN <= t.LSN {
+			return ""
+		}
+		return fmt.Sprintf("ended at LSN %s, so it can be restored to LSNs from there on", b.StopLSN)
+	case TargetXID:
+		return endedBefore(b.StopSnapshot, t.XID)
+	}
+	return ""
+}
+
+// endedBefore says why a snapshot, taken after a backup's end, doesn't prove
+// that a transaction ended later than that, or "".
+func endedBefore(snapshot string, xid uint64) string {
+	fields := strings.Split(snapshot, ":")
+	if len(fields) != 3 {
+		return "has no snapshot of its end in its record, so it can't be told from which transactions on it can be restored"
+	}
+	xmax, err := strconv.ParseUint(fields[1], 10, 64)
+	if err != nil {
+		return "has a malformed snapshot of its end in its record"
+	}
+	if !precedes(xid, xmax) {
+		return ""
+	}
+	for running := range strings.SplitSeq(fields[2], ",") {
+		if id, err := strconv.ParseUint(running, 10, 64); err == nil && !precedes(xid, id) && !precedes(id, xid) {
+			return ""
+		}
+	}
+	return fmt.Sprintf("ended when that transaction had ended already; it can be restored to transactions from %d on", xmax)
+}
+
+// precedes compares transaction ids. An id of 32 bits has no epoch: as in
+// PostgreSQL (TransactionIdPrecedes of src/backend/access/transam/transam.c),
+// the shorter way around the circle counts.
+func precedes(a, b uint64) bool {
+	if a > 1<<32-1 && b > 1<<32-1 {
+		return a < b
+	}
+	return int32(uint32(a)-uint32(b)) < 0
+}
+
+// chooseTimeline settles on a number. The latest one is found as PostgreSQL
+// finds it (findNewestTimeLine of src/backend/access/transam/timeline.c): it
+// counts up from a backup's timeline and stops at the first that has no
+// history file.
+func (p *Plan) chooseTimeline(ctx context.Context, c Catalogue, refs []repo.BackupRef, word string, pinned wal.TimelineID) (wal.TimelineID, error) {
+	if pinned != 0 {
+		return pinned, nil
+	}
+	if word == TimelineCurrent {
+		// The backups are in the order in which they were taken.
+		return refs[len(refs)-1].Timeline, nil
+	}
+	newest := wal.TimelineID(0)
+	for _, ref := range refs {
+		newest = max(newest, ref.Timeline)
+	}
+	timelines, err := c.Histories(ctx, p.SystemID)
+	if err != nil {
+		return 0, fmt.Errorf("plan restore: %w", err)
+	}
+	for slices.Contains(timelines, newest+1) {
+		newest++
+	}
+	if n := len(timelines); n > 0 && timelines[n-1] > newest {
+		p.Warnings = append(p.Warnings, fmt.Sprintf(
+			"timeline %d has no history file in the repository but timeline %d has: as PostgreSQL does, the plan takes %d for the latest; choose another with --timeline",
+			newest+1, timelines[n-1], newest))
+	}
+	return newest, nil
+}
+
+func idsOf(refs []repo.BackupRef) string {
+	const most = 10
+	ids := make([]string, 0, most+1)
+	for i, ref := range slices.Backward(refs) {
+		if len(ids) == most {
+			ids = append(ids, fmt.Sprintf("and %d older ones", i+1))
+			break
+		}
+		ids = append(ids, ref.ID)
+	}
+	return strings.Join(ids, ", ")
+}

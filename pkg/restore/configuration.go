@@ -1,0 +1,126 @@
+package restore
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/walship/walship/pkg/object"
+	"github.com/walship/walship/pkg/pgdata"
+	"github.com/walship/walship/pkg/repo"
+)
+
+// configuration extracts the configuration files from outside the data
+// directory into a directory of the state directory.
+func (d *destination) configuration(ctx context.Context, r *repo.Repository, o repo.Object, want object.Header) error {
+	src, err := openObject(ctx, r, o, want)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	archive := tar.NewReader(src)
+	for {
+		entry, err := archive.Next()
+		if err == io.EOF {
+			return src.finish()
+		}
+		if err == nil {
+			err = d.configurationEntry(entry, archive)
+		}
+		if err != nil {
+			return fmt.Errorf("extract %s: %w", o.Key, err)
+		}
+	}
+}
+
+func (d *destination) configurationEntry(entry *tar.Header, content io.Reader) error {
+	name := strings.TrimSuffix(entry.Name, "/")
+	if !fs.ValidPath(name) || strings.ContainsRune(name, 0) {
+		return fmt.Errorf("the path %q isn't one of a configuration file", entry.Name)
+	}
+	below := path.Join(configurationName, name)
+	if entry.Typeflag == tar.TypeDir {
+		return d.state.MkdirAll(below, 0o700)
+	}
+	if entry.Typeflag != tar.TypeReg {
+		return fmt.Errorf("%q is neither a file nor a directory", entry.Name)
+	}
+	if err := d.state.MkdirAll(path.Dir(below), 0o700); err != nil {
+		return err
+	}
+	file, err := d.state.OpenFile(below, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(file, content)
+	return errors.Join(err, file.Close())
+}
+
+// configured returns the greatest value that a restored configuration file
+// gives each of the settings that hot standby depends on. It reads them all,
+// whether they are included or not: a value that is too great does no harm.
+func (d *destination) configured() (map[string]int, error) {
+	greatest := map[string]int{}
+	scan := func(root *os.Root, name string) error {
+		file, err := root.Open(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		data, err := io.ReadAll(io.LimitReader(file, maxConfiguration))
+		for _, match := range hotStandbySetting.FindAllSubmatch(data, -1) {
+			name := strings.ToLower(string(match[1]))
+			if n, err := strconv.Atoi(string(match[2])); err == nil {
+				greatest[name] = max(greatest[name], n)
+			}
+		}
+		return err
+	}
+	err := errors.Join(scan(d.data, pgdata.ConfFileName), scan(d.data, pgdata.AutoConfFileName))
+	if err != nil {
+		return nil, err
+	}
+	err = fs.WalkDir(d.state.FS(), configurationName, func(name string, entry fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil || entry.IsDir() || filepath.Ext(name) != ".conf" {
+			return err
+		}
+		return scan(d.state, name)
+	})
+	return greatest, err
+}
+
+// maxConfiguration bounds what is read of one configuration file.
+const maxConfiguration = 1 << 20
+
+var hotStandbySetting = regexp.MustCompile(`(?mi)^[ \t]*(max_connections|max_worker_processes|max_wal_senders|max_prepared_transactions|max_locks_per_transaction)[ \t]*=?[ \t]*'?([0-9]{1,9})\b`)
+
+// raise lifts the settings that hot standby depends on to what the backup's
+// own configuration says, which may be more than pg_control knew: a server
+// that was started with it later, within the WAL to be replayed, demands it.
+func raise(set []Setting, greatest map[string]int) []Setting {
+	raised := make([]Setting, len(set))
+	for i, s := range set {
+		raised[i] = s
+		if have, ok := greatest[s.Name]; ok {
+			if n, err := strconv.Atoi(s.Value); err == nil && have > n {
+				raised[i].Value = strconv.Itoa(have)
+			}
+		}
+	}
+	return raised
+}

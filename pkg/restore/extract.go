@@ -1,0 +1,209 @@
+package restore
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+
+	"github.com/walship/walship/pkg/object"
+	"github.com/walship/walship/pkg/pgdata"
+	"github.com/walship/walship/pkg/repo"
+)
+
+// reading is one object of a backup on its way in: its content, checked
+// against the backup's record.
+type reading struct {
+	*object.Reader
+	body   io.ReadCloser
+	stored *counter
+	want   repo.Object
+}
+
+// counter hashes and counts the bytes as they are stored.
+type counter struct {
+	src  io.Reader
+	hash hash.Hash
+	n    int64
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.src.Read(p)
+	c.hash.Write(p[:n])
+	c.n += int64(n)
+	return n, err
+}
+
+// openObject starts to read an object that the backup's record names.
+func openObject(ctx context.Context, r *repo.Repository, o repo.Object, want object.Header) (*reading, error) {
+	digest, err := object.ParseDigest(o.PlainDigest)
+	if err != nil {
+		return nil, fmt.Errorf("read record of object %s: %w", o.Key, err)
+	}
+	want.PlainSize, want.Digest = o.PlainSize, digest
+	body, _, err := r.Store.Get(ctx, o.Key, 0, -1)
+	if err != nil {
+		return nil, fmt.Errorf("get %s: %w", o.Key, err)
+	}
+	stored := &counter{src: body, hash: sha256.New()}
+	reader, err := r.Opener.Open(stored, want)
+	if err != nil {
+		body.Close()
+		return nil, fmt.Errorf("open %s: %w", o.Key, err)
+	}
+	return &reading{reader, body, stored, o}, nil
+}
+
+// finish reads what is left of the object and holds its stored bytes against
+// the record.
+func (r *reading) finish() error {
+	if _, err := io.Copy(io.Discard, r.Reader); err != nil {
+		return fmt.Errorf("read %s: %w", r.want.Key, err)
+	}
+	if _, err := io.Copy(io.Discard, r.stored); err != nil {
+		return fmt.Errorf("read %s: %w", r.want.Key, err)
+	}
+	if sum := hex.EncodeToString(r.stored.hash.Sum(nil)); r.stored.n != r.want.StoredSize || sum != r.want.StoredSHA256 {
+		return fmt.Errorf("read %s: %w: its stored bytes aren't those of the backup's record", r.want.Key, object.ErrCorrupt)
+	}
+	return nil
+}
+
+func (r *reading) Close() error { return errors.Join(r.Reader.Close(), r.body.Close()) }
+
+// extractor writes the files of a backup's parts to their places. Several
+// goroutines may use it, each for another part.
+type extractor struct {
+	dst      *destination
+	manifest *manifest
+	control  []byte // pg_control, which isn't put in place before all is done
+}
+
+// part extracts one part. Nothing of it counts before it was read to its end.
+func (x *extractor) part(ctx context.Context, r *repo.Repository, o repo.Object, want object.Header) error {
+	src, err := openObject(ctx, r, o, want)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	archive := tar.NewReader(src)
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		entry, err := archive.Next()
+		if err == io.EOF {
+			return src.finish()
+		}
+		if err == nil {
+			err = x.entry(entry, archive)
+		}
+		if err != nil {
+			return fmt.Errorf("extract %s: %w", o.Key, err)
+		}
+	}
+}
+
+// entry writes one entry of a part: a directory or a regular file. Links, and
+// whatever else a tar can hold, aren't part of a backup.
+func (x *extractor) entry(entry *tar.Header, content io.Reader) error {
+	name := strings.TrimSuffix(entry.Name, "/")
+	if !fs.ValidPath(name) || strings.ContainsRune(name, 0) {
+		return fmt.Errorf("the path %q isn't one of a file in a data directory", entry.Name)
+	}
+	switch entry.Typeflag {
+	case tar.TypeDir:
+		return x.directory(name)
+	case tar.TypeReg:
+		return x.file(name, entry.Size, content)
+	}
+	return fmt.Errorf("%q is neither a file nor a directory", entry.Name)
+}
+
+func (x *extractor) directory(name string) error {
+	if name == pgdata.WALDir || strings.HasPrefix(name, pgdata.WALDir+"/") {
+		return nil // the restore makes its own
+	}
+	root, below, err := x.dst.locate(name)
+	if err != nil || below == "." {
+		return err
+	}
+	if err := root.MkdirAll(below, 0o700); err != nil {
+		return fmt.Errorf("make directory %q: %w", name, err)
+	}
+	return nil
+}
+
+func (x *extractor) file(name string, size int64, content io.Reader) error {
+	if name == pgdata.TablespaceMapFileName {
+		// It would replace the links of this restore's own mapping.
+		return nil
+	}
+	expected, err := x.manifest.claim(name, size)
+	if err != nil {
+		return err
+	}
+	if name == pgdata.ControlFileName {
+		return x.controlFile(size, content, expected)
+	}
+	root, below, err := x.dst.locate(name)
+	if err != nil {
+		return err
+	}
+	if err := root.MkdirAll(path.Dir(below), 0o700); err != nil {
+		return fmt.Errorf("make directory of %q: %w", name, err)
+	}
+	file, err := root.OpenFile(below, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("create file %q: %w", name, err)
+	}
+	return errors.Join(copyFile(file, content, name, expected), file.Close())
+}
+
+func (x *extractor) controlFile(size int64, content io.Reader, expected *manifestFile) error {
+	if size != pgdata.ControlFileSize {
+		return fmt.Errorf("%s has %d bytes, not %d", pgdata.ControlFileName, size, pgdata.ControlFileSize)
+	}
+	var data bytes.Buffer
+	err := copyFile(&data, content, pgdata.ControlFileName, expected)
+	x.control = data.Bytes()
+	return err
+}
+
+func copyFile(dst io.Writer, content io.Reader, name string, expected *manifestFile) error {
+	check := expected.checker()
+	if _, err := io.Copy(check.tee(dst), content); err != nil {
+		return fmt.Errorf("write file %q: %w", name, err)
+	}
+	return check.check(name)
+}
+
+// locate says in which root a path of the backup belongs, and how it is called
+// there: a tablespace's files are below pg_tblspc/OID, which is going to be a
+// link.
+func (d *destination) locate(name string) (root *os.Root, below string, err error) {
+	rest, ok := strings.CutPrefix(name, pgdata.TablespaceDir+"/")
+	if !ok {
+		return d.data, name, nil
+	}
+	oid, below, nested := strings.Cut(rest, "/")
+	if !nested {
+		below = "."
+	}
+	if space, ok := d.spaces[oid]; ok {
+		return space, below, nil
+	}
+	if d.inPlace[oid] {
+		return d.data, name, nil
+	}
+	return nil, "", fmt.Errorf("the path %q is in a tablespace that the backup's record doesn't name", name)
+}

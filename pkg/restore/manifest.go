@@ -1,0 +1,104 @@
+package restore
+
+import (
+	"bytes"
+	"fmt"
+	"hash"
+	"io"
+	"sync"
+
+	"github.com/walship/walship/pkg/pgdata"
+)
+
+// manifest is what the backup's manifest says of every file, and which of
+// them have come. Several goroutines may use it.
+type manifest struct {
+	mu    sync.Mutex
+	files map[string]*manifestFile
+	left  int
+}
+
+type manifestFile struct {
+	size      int64
+	algorithm pgdata.ChecksumAlgorithm
+	checksum  []byte
+	claimed   bool
+}
+
+// readManifest reads a whole manifest, which has to be of the given cluster.
+func readManifest(src io.Reader, systemID uint64) (*manifest, error) {
+	r, err := pgdata.ReadManifest(src, pgdata.ManifestLimits{})
+	if err != nil {
+		return nil, err
+	}
+	m := &manifest{files: make(map[string]*manifestFile)}
+	for f, err := range r.Files() {
+		if err != nil {
+			return nil, err
+		}
+		if m.files[f.Path] != nil {
+			return nil, fmt.Errorf("it has file %q twice", f.Path)
+		}
+		m.files[f.Path] = &manifestFile{size: f.Size, algorithm: f.Algorithm, checksum: bytes.Clone(f.Checksum)}
+	}
+	if _, err := r.Finish(); err != nil {
+		return nil, err
+	}
+	if id := r.SystemID(); r.Version() > 1 && id != systemID {
+		return nil, fmt.Errorf("it is of cluster %d, not of %d", id, systemID)
+	}
+	m.left = len(m.files)
+	return m, nil
+}
+
+// claim returns what the manifest says of a file that has come, once.
+func (m *manifest) claim(name string, size int64) (*manifestFile, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f := m.files[name]
+	switch {
+	case f == nil:
+		return nil, fmt.Errorf("file %q isn't in the backup's manifest", name)
+	case f.claimed:
+		return nil, fmt.Errorf("file %q comes twice", name)
+	case f.size != size:
+		return nil, fmt.Errorf("file %q has %d bytes, its manifest says %d", name, size, f.size)
+	}
+	f.claimed = true
+	m.left--
+	return f, nil
+}
+
+// missing names a file that hasn't come; "" when all have.
+func (m *manifest) missing() (name string, count int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for path, f := range m.files {
+		if !f.claimed && (name == "" || path < name) {
+			name = path
+		}
+	}
+	return name, m.left
+}
+
+// checker hashes a file as its manifest entry asks.
+type checker struct {
+	want *manifestFile
+	hash hash.Hash // nil: the manifest has no checksum
+}
+
+func (f *manifestFile) checker() checker { return checker{f, f.algorithm.New()} }
+
+func (c checker) tee(dst io.Writer) io.Writer {
+	if c.hash == nil {
+		return dst
+	}
+	return io.MultiWriter(dst, c.hash)
+}
+
+func (c checker) check(name string) error {
+	if c.hash != nil && !bytes.Equal(c.hash.Sum(nil), c.want.checksum) {
+		return fmt.Errorf("file %q doesn't have the %s checksum of its manifest", name, c.want.algorithm)
+	}
+	return nil
+}

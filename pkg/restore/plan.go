@@ -1,0 +1,309 @@
+// Package restore plans and runs the restore of a cluster from a base backup
+// and archived WAL.
+//
+// Plan only reads: it chooses the backup, follows the timelines, and says
+// which WAL the target needs, which of it is missing, and which settings
+// would be written. Run executes exactly that plan: it verifies every object
+// against the backup's record and every file against the manifest, and puts
+// pg_control in place last, so that an interrupted restore can't be started
+// as a database.
+package restore
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/walship/walship/pkg/pgdata"
+	"github.com/walship/walship/pkg/repo"
+	"github.com/walship/walship/pkg/wal"
+)
+
+// Catalogue is what the planner reads of a repository; *repo.Repository is
+// one. None of it needs an identity.
+type Catalogue interface {
+	Clusters(ctx context.Context) ([]uint64, error)
+	Backups(ctx context.Context, systemID uint64) ([]repo.BackupRef, error)
+	Backup(ctx context.Context, ref repo.BackupRef) (*repo.Backup, error)
+	Histories(ctx context.Context, systemID uint64) ([]wal.TimelineID, error)
+	History(ctx context.Context, systemID uint64, timeline wal.TimelineID) (wal.History, error)
+	ListWAL(ctx context.Context, systemID uint64, from wal.FileName) iter.Seq2[repo.WALFile, error]
+}
+
+// Action is what PostgreSQL does when it has reached the target.
+type Action string
+
+// The values of recovery_target_action.
+const (
+	ActionPause    Action = "pause"
+	ActionPromote  Action = "promote"
+	ActionShutdown Action = "shutdown"
+)
+
+// Timelines that a request may name instead of a number. The plan always
+// settles on a number, so that what is restored doesn't depend on when the
+// server starts.
+const (
+	TimelineLatest  = "latest"
+	TimelineCurrent = "current"
+)
+
+// Request says what to restore, and how the restored cluster is to be set up.
+type Request struct {
+	SystemID uint64 // 0: the only cluster of the repository
+	Backup   string // a backup's id; "": the newest one that lies before the target
+	Target   Target
+	Timeline string // TimelineLatest (also ""), TimelineCurrent (the backup's), or a number
+	Action   Action // "": pause
+	// Replace keeps the archiving settings of the backup, for a cluster that
+	// takes the place of the original. Without it the restored cluster is a
+	// clone and doesn't archive.
+	Replace bool
+	// Directory is the data directory to be made, WALDirectory where its
+	// pg_wal is to lie instead of in it; both absolute. Tablespaces maps
+	// where tablespaces lay (or their OIDs) to where they are restored.
+	Directory    string
+	WALDirectory string
+	Tablespaces  map[string]string
+	// RestoreCommand is the restored cluster's restore_command.
+	RestoreCommand string
+	// Now is the storage's clock; a target time behind it is refused.
+	Now time.Time
+}
+
+// Plan is what a restore does, in full. Its JSON form is stable.
+type Plan struct {
+	SystemID uint64         `json:"system_identifier,string"`
+	Target   PlannedTarget  `json:"target"`
+	Backup   PlannedBackup  `json:"backup"`
+	Timeline wal.TimelineID `json:"timeline"`
+	Path     []Step         `json:"path"` // from the backup's timeline to Timeline
+	WAL      PlannedWAL     `json:"wal"`
+
+	Directory    string       `json:"directory,omitempty"`
+	WALDirectory string       `json:"wal_directory,omitempty"`
+	Tablespaces  []Tablespace `json:"tablespaces"`
+	Files        int64        `json:"files"`         // regular files
+	DataSize     int64        `json:"data_size"`     // bytes of those, without those of tablespaces
+	DownloadSize int64        `json:"download_size"` // bytes of the backup's objects and of the WAL needed, as stored
+
+	Settings   []Setting `json:"settings"` // what is written to postgresql.auto.conf, in order
+	SignalFile string    `json:"signal_file"`
+	Clone      bool      `json:"clone"` // it doesn't archive
+
+	// Problems are why the target can't be reached; Run refuses a plan that
+	// has any. Warnings want a decision, Notes are good to know.
+	Problems []string `json:"problems"`
+	Warnings []string `json:"warnings"`
+	Notes    []string `json:"notes"`
+
+	target  Target
+	record  *repo.Backup
+	history wal.History
+}
+
+// PlannedTarget is the target as it is written to the settings.
+type PlannedTarget struct {
+	Kind      TargetKind `json:"kind"`
+	Value     string     `json:"value"`
+	Inclusive bool       `json:"inclusive"`
+	Action    Action     `json:"action"`
+}
+
+// PlannedBackup is the backup that the restore starts from.
+type PlannedBackup struct {
+	ID            string         `json:"id"`
+	Label         string         `json:"label"`
+	Host          string         `json:"host"`
+	ServerVersion int            `json:"server_version"`
+	Timeline      wal.TimelineID `json:"timeline"`
+	StartLSN      string         `json:"start_lsn"`
+	StopLSN       string         `json:"stop_lsn"`
+	StartTime     time.Time      `json:"start_time"`
+	StopTime      time.Time      `json:"stop_time"`
+	Objects       int            `json:"objects"`
+	StoredSize    int64          `json:"stored_size"` // bytes
+}
+
+// Step is one timeline of the path. The way goes over to the next one at End,
+// which is empty for the last.
+type Step struct {
+	Timeline wal.TimelineID `json:"timeline"`
+	Start    string         `json:"start_lsn"`
+	End      string         `json:"end_lsn,omitempty"`
+	Reason   string         `json:"reason,omitempty"` // of the switch, as the history file says
+}
+
+// PlannedWAL is the archived WAL that the restore reads.
+type PlannedWAL struct {
+	SegmentSize uint64 `json:"segment_size"` // bytes
+	First       string `json:"first"`
+	Last        string `json:"last"`   // the last one that is needed, or that can be used
+	Needed      int    `json:"needed"` // segments from First to Last
+	// Missing are needed but not in the repository; Partial are the partial
+	// segments there that could stand in for one, which is never done unasked.
+	Missing    []string `json:"missing"`
+	Partial    []string `json:"partial"`
+	StoredSize int64    `json:"stored_size"` // bytes of those present, as stored
+	// Until is where the usable WAL ends: recovery replays no record behind it.
+	Until string `json:"until_lsn"`
+}
+
+// Tablespace says where a tablespace is restored.
+type Tablespace struct {
+	OID       uint32 `json:"oid"`
+	Location  string `json:"location"`   // where it lay
+	RestoreTo string `json:"restore_to"` // where it is going to lie
+	InPlace   bool   `json:"in_place"`   // a directory in the data directory
+	Size      int64  `json:"size"`       // bytes of its files
+}
+
+// Setting is one line of postgresql.auto.conf.
+type Setting struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// RefusedError is returned when what was asked for can't be done, or not
+// without harm. Nothing was touched.
+type RefusedError struct{ why string }
+
+func (e *RefusedError) Error() string { return e.why }
+
+func refusef(format string, args ...any) error { return &RefusedError{fmt.Sprintf(format, args...)} }
+
+// Err returns a RefusedError that names the plan's problems, or nil.
+func (p *Plan) Err() error {
+	switch len(p.Problems) {
+	case 0:
+		return nil
+	case 1:
+		return refusef("the target can't be reached: %s", p.Problems[0])
+	}
+	return refusef("the target can't be reached: %s (and %d more: see walship restore plan)", p.Problems[0], len(p.Problems)-1)
+}
+
+// MakePlan plans a restore. It returns a UsageError for a request that makes
+// no sense and a RefusedError when no backup fits; a plan that it returns may
+// still have Problems.
+func MakePlan(ctx context.Context, c Catalogue, r Request) (*Plan, error) {
+	if r.Action == "" {
+		r.Action = ActionPause
+	}
+	if err := r.validate(); err != nil {
+		return nil, err
+	}
+	systemID, err := chooseCluster(ctx, c, r.SystemID)
+	if err != nil {
+		return nil, err
+	}
+	p := &Plan{
+		SystemID: systemID, target: r.Target, Directory: r.Directory, WALDirectory: r.WALDirectory,
+		Target:     PlannedTarget{r.Target.Kind, r.Target.Value(), !r.Target.Exclusive, r.Action},
+		SignalFile: pgdata.RecoverySignalFileName, Clone: !r.Replace,
+		Problems: []string{}, Warnings: []string{}, Notes: []string{},
+	}
+	if err := p.chooseBackup(ctx, c, r); err != nil {
+		return nil, err
+	}
+	if err := p.findWAL(ctx, c); err != nil {
+		return nil, err
+	}
+	if err := p.mapTablespaces(r.Tablespaces); err != nil {
+		return nil, err
+	}
+	p.describe()
+	p.Settings = recoverySettings(p, r)
+	return p, nil
+}
+
+func (r Request) validate() error {
+	if err := r.Target.Validate(); err != nil {
+		return err
+	}
+	if !slices.Contains([]Action{ActionPause, ActionPromote, ActionShutdown}, r.Action) {
+		return usagef("the target action %q is not one of pause, promote and shutdown", r.Action)
+	}
+	if r.Target.Kind == TargetTime && !r.Now.IsZero() && r.Target.Time.After(r.Now) {
+		return refusef("the target %s is in the future: by the clock of the storage it is %s", r.Target, FormatTime(r.Now))
+	}
+	return nil
+}
+
+// parseTimeline returns the number in a request's timeline; 0 for the words.
+func parseTimeline(s string) (wal.TimelineID, error) {
+	if s == "" || s == TimelineLatest || s == TimelineCurrent {
+		return 0, nil
+	}
+	n, err := strconv.ParseUint(s, 10, 32)
+	if err != nil || n == 0 {
+		return 0, usagef("%q is not a timeline: give %s, %s, or a number in decimal", s, TimelineLatest, TimelineCurrent)
+	}
+	return wal.TimelineID(n), nil
+}
+
+func chooseCluster(ctx context.Context, c Catalogue, systemID uint64) (uint64, error) {
+	if systemID != 0 {
+		return systemID, nil
+	}
+	ids, err := c.Clusters(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("plan restore: %w", err)
+	}
+	switch len(ids) {
+	case 0:
+		return 0, refusef("the repository has nothing of any cluster: nothing was archived or backed up yet")
+	case 1:
+		return ids[0], nil
+	}
+	return 0, usagef("the repository has %d clusters, %v: choose one with --system-id", len(ids), ids)
+}
+
+// describe fills in what follows from the backup's record.
+func (p *Plan) describe() {
+	b := p.record
+	p.Backup = PlannedBackup{
+		ID: b.ID, Label: b.Label, Host: b.Host, ServerVersion: b.ServerVersion, Timeline: b.Timeline,
+		StartLSN: b.StartLSN.String(), StopLSN: b.StopLSN.String(), StartTime: b.StartTime, StopTime: b.StopTime,
+		Objects: len(b.Parts) + 1, StoredSize: b.StoredSize,
+	}
+	if b.Configuration != nil {
+		p.Backup.Objects++
+	}
+	p.Files = b.Files
+	p.DataSize = b.PlainSize
+	for _, t := range p.Tablespaces {
+		if !t.InPlace {
+			p.DataSize -= t.Size
+		}
+	}
+	p.DownloadSize = b.StoredSize + p.WAL.StoredSize
+	for _, why := range b.Degraded {
+		p.Warnings = append(p.Warnings, "the backup is degraded: "+why)
+	}
+	p.explain()
+}
+
+// explain says what can't be known from the listing, by the kind of target.
+func (p *Plan) explain() {
+	note := func(s string) { p.Notes = append(p.Notes, s) }
+	switch p.target.Kind {
+	case TargetTime:
+		note("PostgreSQL stops at the first commit or abort, in WAL order, whose time is behind the target; if the archive has none, the server refuses to start")
+	case TargetLSN:
+		if p.target.Exclusive {
+			note("PostgreSQL stops before the first record that starts at or behind the target")
+		} else {
+			note("PostgreSQL applies the first record that starts at or behind the target too; --exclusive stops before it")
+		}
+	case TargetXID:
+		note("only the id of a top-level transaction that committed, aborted or was committed prepared is met; if the archive has no such record, the server refuses to start")
+	case TargetName:
+		note("whether the restore point lies behind this backup isn't known from the listing: if it is older, choose an earlier backup with --backup")
+	case TargetLatest:
+		note("at the end of the archived WAL the server promotes itself to a new timeline")
+	}
+}

@@ -1,0 +1,86 @@
+package restore
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Result says what a restore made and how to go on. Its JSON form is stable.
+type Result struct {
+	Directory      string `json:"directory"`
+	StateDirectory string `json:"state_directory"`
+	// Configuration is where the configuration files lie that the original
+	// had outside its data directory; empty when it had none.
+	Configuration string   `json:"configuration,omitempty"`
+	Start         string   `json:"start_command"`
+	Next          []string `json:"next"` // what to do, in order, in sentences
+}
+
+func (p *Plan) result() *Result {
+	state := StateDirectory(p.Directory)
+	r := &Result{Directory: p.Directory, StateDirectory: state, Next: []string{}}
+	say := func(format string, args ...any) { r.Next = append(r.Next, fmt.Sprintf(format, args...)) }
+	if os.Geteuid() == 0 {
+		dirs := []string{shellQuote(state)}
+		for _, pl := range p.places() {
+			dirs = append(dirs, shellQuote(pl.path))
+		}
+		say("PostgreSQL doesn't run as root: give the files to its user first, as in chown -R postgres: %s", strings.Join(dirs, " "))
+	}
+	options := ""
+	if p.record.Configuration != nil {
+		r.Configuration = filepath.Join(state, configurationName)
+		options = p.configurationOptions(r.Configuration)
+		say("the configuration files that the original kept outside its data directory are copied to %s: look through them for paths and addresses of the original", r.Configuration)
+	}
+	r.Start = fmt.Sprintf("%s -D %s -l %s%s start", pgCtl(p.record.ServerVersion/10000),
+		shellQuote(p.Directory), shellQuote(filepath.Join(state, "server.log")), options)
+	switch {
+	case p.target.Kind == TargetLatest:
+		say("at the end of the archived WAL the server promotes itself and takes writes")
+	case p.Target.Action == ActionPause:
+		say("at the target the server pauses and takes queries only: look at the data, then let it go on with SELECT pg_wal_replay_resume(), which ends the recovery there")
+	case p.Target.Action == ActionPromote:
+		say("at the target the server promotes itself and takes writes")
+	case p.Target.Action == ActionShutdown:
+		say("at the target the server shuts down; it recovers again whenever it is started while %s is there", p.SignalFile)
+	}
+	if p.Clone {
+		say("the restored cluster is a clone and doesn't archive its own WAL (archive_mode = off)")
+	} else {
+		say("the restored cluster replaces the original and archives as that did: make sure that the original never starts again")
+	}
+	return r
+}
+
+// configurationOptions returns the option of pg_ctl that starts a server with
+// its configuration files from outside the data directory. Without
+// data_directory it would start in the original's.
+func (p *Plan) configurationOptions(dir string) string {
+	names := make([]string, 0, len(p.record.ConfigurationOf))
+	for name := range p.record.ConfigurationOf {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	words := []string{"-c " + shellQuote("data_directory="+p.Directory), "-c external_pid_file="}
+	for _, name := range names {
+		words = append(words, "-c "+shellQuote(name+"="+filepath.Join(dir, p.record.ConfigurationOf[name])))
+	}
+	return " -o " + shellQuote(strings.Join(words, " "))
+}
+
+// pgCtl returns the usual place of a major's pg_ctl, or its name alone.
+func pgCtl(major int) string {
+	for _, path := range []string{
+		fmt.Sprintf("/usr/lib/postgresql/%d/bin/pg_ctl", major), // Debian
+		fmt.Sprintf("/usr/pgsql-%d/bin/pg_ctl", major),          // PGDG's RPMs
+	} {
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+	}
+	return "pg_ctl"
+}

@@ -1,0 +1,116 @@
+package restore
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/walship/walship/pkg/pgdata"
+)
+
+// recoverySettings lists what is written to postgresql.auto.conf, which is
+// read last, so that it wins over everything that the backup's own files say.
+func recoverySettings(p *Plan, r Request) []Setting {
+	major := p.record.ServerVersion / 10000
+	var set []Setting
+	add := func(name, value string) { set = append(set, Setting{name, value}) }
+
+	add("restore_command", r.RestoreCommand)
+	// PostgreSQL counts the targets as it reads them, so the empty ones come
+	// first (assign_recovery_target and the others, in
+	// src/backend/access/transam/xlogrecovery.c).
+	chosen := targetSetting(p.target.Kind)
+	for _, name := range targetSettings {
+		if name != chosen {
+			add(name, "")
+		}
+	}
+	if chosen != "" {
+		add(chosen, p.target.Value())
+	}
+	add("recovery_target_inclusive", strconv.FormatBool(!p.target.Exclusive))
+	add("recovery_target_timeline", strconv.FormatUint(uint64(p.Timeline), 10))
+	add("recovery_target_action", string(r.Action))
+
+	add("recovery_end_command", "")
+	add("archive_cleanup_command", "")
+	add("recovery_min_apply_delay", "0")
+	add("primary_conninfo", "")
+	add("primary_slot_name", "")
+	add("synchronous_standby_names", "")
+	if major < 16 {
+		add("promote_trigger_file", "")
+	}
+	if r.Action == ActionPause {
+		// With hot_standby off PostgreSQL shuts down where it should pause.
+		add("hot_standby", "on")
+	}
+	// What pg_control demands; Run takes more where the backup's own
+	// configuration has more.
+	required := p.record.Required
+	for _, s := range []struct {
+		name  string
+		value int
+	}{
+		{"max_connections", required.MaxConnections},
+		{"max_worker_processes", required.MaxWorkerProcesses},
+		{"max_wal_senders", required.MaxWALSenders},
+		{"max_prepared_transactions", required.MaxPreparedTransactions},
+		{"max_locks_per_transaction", required.MaxLocksPerTransaction},
+	} {
+		add(s.name, strconv.Itoa(s.value))
+	}
+	for _, t := range p.Tablespaces {
+		if t.InPlace {
+			add("allow_in_place_tablespaces", "on")
+			break
+		}
+	}
+	if !r.Replace {
+		add("archive_mode", "off")
+	}
+	return set
+}
+
+// targetSettings are the settings of which PostgreSQL takes one at most.
+var targetSettings = []string{
+	"recovery_target", "recovery_target_lsn", "recovery_target_name", "recovery_target_time", "recovery_target_xid",
+}
+
+// targetSetting names the setting of a kind of target; "" for the latest.
+func targetSetting(kind TargetKind) string {
+	switch kind {
+	case TargetLatest:
+		return ""
+	case TargetImmediate:
+		return "recovery_target"
+	}
+	return "recovery_target_" + string(kind)
+}
+
+// autoConf returns the content of the restored postgresql.auto.conf.
+func autoConf(old []byte, set []Setting) []byte {
+	settings := make([]pgdata.Setting, len(set))
+	for i, s := range set {
+		settings[i] = pgdata.Setting{Name: s.Name, Value: s.Value}
+	}
+	return pgdata.EditAutoConf(old, settings)
+}
+
+// RestoreCommand returns the restore_command that runs the program binary
+// with the settings file config: both absolute paths. PostgreSQL replaces %f
+// and %p in it and hands it to a shell.
+func RestoreCommand(binary, config string) string {
+	quote := func(path string) string { return strings.ReplaceAll(shellQuote(path), "%", "%%") }
+	return quote(binary) + " --config " + quote(config) + " wal fetch %f %p"
+}
+
+// shellQuote makes s one word of a POSIX shell's command line.
+func shellQuote(s string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+=:@,%", r)
+	}
+	if s != "" && !strings.ContainsFunc(s, func(r rune) bool { return !plain(r) }) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

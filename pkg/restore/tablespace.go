@@ -1,0 +1,85 @@
+package restore
+
+import (
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// mapTablespaces settles where each tablespace is restored. The keys of
+// mapping are locations or OIDs; each has to match one tablespace.
+func (p *Plan) mapTablespaces(mapping map[string]string) error {
+	unused := maps.Clone(mapping)
+	p.Tablespaces = []Tablespace{}
+	for _, t := range p.record.Tablespaces {
+		to, oid := t.Location, strconv.FormatUint(uint64(t.OID), 10)
+		for _, from := range []string{t.Location, oid} {
+			if mapped, ok := mapping[from]; ok {
+				to = mapped
+				delete(unused, from)
+			}
+		}
+		if t.InPlace {
+			if to != t.Location {
+				return usagef("tablespace %d lies in the data directory itself and can't be mapped elsewhere", t.OID)
+			}
+		} else if !filepath.IsAbs(to) {
+			return usagef("tablespace %d can't be restored to %q: its location must be an absolute path", t.OID, to)
+		}
+		p.Tablespaces = append(p.Tablespaces, Tablespace{OID: t.OID, Location: t.Location, RestoreTo: filepath.Clean(to), InPlace: t.InPlace, Size: t.Size})
+	}
+	for from := range unused {
+		return usagef("the backup has no tablespace %s to map; it has %s", from, p.tablespaceNames())
+	}
+	return p.checkPlaces()
+}
+
+func (p *Plan) tablespaceNames() string {
+	if len(p.Tablespaces) == 0 {
+		return "none"
+	}
+	var names []string
+	for _, t := range p.Tablespaces {
+		names = append(names, fmt.Sprintf("%s (OID %d)", t.Location, t.OID))
+	}
+	return strings.Join(names, ", ")
+}
+
+// place is a directory that the restore makes, outside of any other.
+type place struct{ what, path string }
+
+// places lists the directories that the restore fills, the data directory first.
+func (p *Plan) places() []place {
+	var all []place
+	if p.Directory != "" {
+		all = append(all, place{"the data directory", p.Directory})
+	}
+	if p.WALDirectory != "" {
+		all = append(all, place{"the WAL directory", p.WALDirectory})
+	}
+	for _, t := range p.Tablespaces {
+		if !t.InPlace {
+			all = append(all, place{fmt.Sprintf("tablespace %d", t.OID), t.RestoreTo})
+		}
+	}
+	return all
+}
+
+// checkPlaces refuses directories that are one another or lie in one another.
+func (p *Plan) checkPlaces() error {
+	all := p.places()
+	for i, a := range all {
+		if !filepath.IsAbs(a.path) {
+			return usagef("%s %q must be an absolute path", a.what, a.path)
+		}
+		for _, b := range slices.Concat(all[:i], all[i+1:]) {
+			if a.path == b.path || strings.HasPrefix(b.path, strings.TrimSuffix(a.path, "/")+"/") {
+				return usagef("%s %s and %s %s can't be one directory or lie in one another; map tablespaces with --tablespace-map", a.what, a.path, b.what, b.path)
+			}
+		}
+	}
+	return nil
+}
