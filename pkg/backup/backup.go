@@ -79,10 +79,10 @@ func Push(ctx context.Context, d Deps, o Options) (*repo.Backup, error) {
 	}
 	defer r.close()
 	if err := r.start(ctx); err != nil {
-		return nil, err
+		return nil, causeOf(ctx, err)
 	}
 	if err := r.finish(ctx); err != nil {
-		return nil, fmt.Errorf("backup %s aborted, nothing of it will be listed: %w", r.record.ID, err)
+		return nil, fmt.Errorf("backup %s aborted, nothing of it will be listed: %w", r.record.ID, causeOf(ctx, err))
 	}
 	return &r.record, nil
 }

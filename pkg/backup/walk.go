@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"os"
 	"path"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/walship/walship/pkg/pgdata"
@@ -201,13 +203,17 @@ func isUnlogged(e entry) (bool, error) {
 	return err == nil, nil
 }
 
+// readDir lists a directory in the order of names, so that two backups of the
+// same files are cut into the same parts.
 func readDir(root *os.Root, name string) ([]fs.DirEntry, error) {
 	dir, err := root.Open(name)
 	if err != nil {
 		return nil, err
 	}
 	defer dir.Close()
-	return dir.ReadDir(-1)
+	entries, err := dir.ReadDir(-1)
+	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	return entries, err
 }
 
 // readError names the file, and what to do where the user isn't the right one.

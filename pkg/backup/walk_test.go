@@ -1,0 +1,94 @@
+package backup
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestContent(t *testing.T) {
+	s := newSite(t)
+	outside := t.TempDir()
+	writeTree(t, s.dir, map[string]string{
+		// Unlogged: only the init fork. Temporary: nothing.
+		"base/1/2000": "rows", "base/1/2000.1": "rows", "base/1/2000_fsm": "f", "base/1/2000_vm": "v", "base/1/2000_init": "",
+		"base/1/20001": "rows", "base/1/t3_3000": "temporary", "base/1/t3_3000_fsm": "temporary",
+		"base/1/pg_internal.init": "cache", "base/pgsql_tmp/pgsql_tmp1.0": "sort", "base/1/pgsql_tmp2": "x",
+		"postmaster.pid": "1", "postmaster.opts": "x", "backup_label": "old", "tablespace_map": "old", "backup_manifest": "old",
+		"postgresql.auto.conf.tmp": "x", "pg_notify/0000": "n", "pg_subtrans/0000": "s", "pg_stat_tmp/x": "s", "pg_snapshots/x": "s",
+		"pg_dynshmem/x": "s", "pg_serial/x": "s", "custom/with space \xff\n": "kept", "custom/empty/": "",
+		"logs": "-> " + outside, "pg_wal/000000010000000000000007": "wal",
+	})
+	_, r := s.mustPush(t)
+	want := []string{
+		"PG_VERSION", "backup_label", "base/", "base/1/", "base/1/1259", "base/1/20001", "base/1/2000_init", "base/1/PG_VERSION",
+		"custom/", "custom/empty/", "custom/with space \xff\n", "global/", "global/1262", "global/pg_control", "global/pg_filenode.map",
+		"pg_dynshmem/", "pg_hba.conf", "pg_ident.conf", "pg_notify/", "pg_replslot/", "pg_serial/", "pg_snapshots/", "pg_stat_tmp/",
+		"pg_subtrans/", "pg_tblspc/", "pg_twophase/", "pg_wal/", "pg_wal/archive_status/", "pg_xact/", "pg_xact/0000",
+		"postgresql.auto.conf", "postgresql.conf",
+	}
+	if got := slices.Sorted(maps.Keys(r.entries)); !slices.Equal(got, want) {
+		t.Errorf("the backup has\n%q\nwant\n%q", got, want)
+	}
+}
+
+func TestLinkedWAL(t *testing.T) { // rule 7
+	s := newSite(t)
+	if err := os.RemoveAll(filepath.Join(s.dir, "pg_wal")); err != nil {
+		t.Fatal(err)
+	}
+	writeTree(t, s.dir, map[string]string{"pg_wal": "-> " + t.TempDir()})
+	_, r := s.mustPush(t)
+	for _, name := range []string{"pg_wal/", "pg_wal/archive_status/"} {
+		if _, ok := r.entries[name]; !ok {
+			t.Errorf("%s is missing", name)
+		}
+	}
+}
+
+func TestLinksRefused(t *testing.T) {
+	for _, name := range []string{"base/5", "base/1/777", "global/777", "pg_multixact"} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			s.archiveWAL(t, 6, 7)
+			writeTree(t, s.dir, map[string]string{name: "-> " + t.TempDir()})
+			if _, err := s.push(t.Context()); err == nil || !strings.Contains(err.Error(), name+" in the data directory is a symbolic link") {
+				t.Errorf("got %v, want the link to be refused", err)
+			}
+			s.noBackup(t)
+		})
+	}
+}
+
+// What vanishes between being listed and being looked at is left out.
+func TestWalkVanishing(t *testing.T) { // fault 33
+	dir := t.TempDir()
+	writeTree(t, dir, map[string]string{"base/1/10": "", "base/1/11": "", "base/2/12": ""})
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	var seen []string
+	w := walker{major: 15, log: slog.New(slog.DiscardHandler), emit: func(e entry) error {
+		seen = append(seen, e.name)
+		switch e.name {
+		case "base/1": // its parent has been listed: base/2 follows, and is gone
+			return os.RemoveAll(filepath.Join(dir, "base/2"))
+		case "base/1/10":
+			return os.Remove(filepath.Join(dir, "base/1/11"))
+		}
+		return nil
+	}}
+	if err := w.data(context.Background(), &tree{root: root}); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"base", "base/1", "base/1/10"}; !slices.Equal(seen, want) {
+		t.Errorf("seen %q, want %q", seen, want)
+	}
+}
