@@ -55,7 +55,7 @@ type Server struct {
 	SecretKey string
 
 	process *exec.Cmd
-	exited  chan error // receives what Wait returned, once
+	exited  chan struct{} // closed when the process has ended
 	log     *bytes.Buffer
 }
 
@@ -74,11 +74,10 @@ func Start(t testing.TB, server Make) *Server {
 			t.Fatal(err)
 		}
 		if err = s.createBucket(t.Context()); err != nil {
-			s.stop()
 			if errors.Is(err, errEnded) {
 				continue
 			}
-			break
+			t.Fatal(errors.Join(err, s.stop()))
 		}
 		t.Cleanup(func() {
 			if err := s.stop(); err != nil {
@@ -171,8 +170,11 @@ func (s *Server) start(dir string) error {
 	if err := s.process.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", s.Make, err)
 	}
-	s.exited = make(chan error, 1)
-	go func() { s.exited <- s.process.Wait() }()
+	s.exited = make(chan struct{})
+	go func() {
+		_ = s.process.Wait() // its outcome is in ProcessState
+		close(s.exited)
+	}()
 	return nil
 }
 
@@ -191,9 +193,8 @@ func (s *Server) createBucket(ctx context.Context) error {
 			return nil
 		}
 		select {
-		case ended := <-s.exited:
-			s.exited <- ended
-			return fmt.Errorf("start %s: %w: %v: %s", s.Make, errEnded, ended, s.log)
+		case <-s.exited:
+			return fmt.Errorf("start %s: %w: %v: %s", s.Make, errEnded, s.process.ProcessState, s.log)
 		case <-ctx.Done():
 			return fmt.Errorf("start %s: it doesn't answer: %w", s.Make, err)
 		case <-time.After(50 * time.Millisecond):
