@@ -105,7 +105,7 @@ func (w *walker) walk(dir *os.Root, folder string) error {
 	}
 	entries, err := readFolder(dir)
 	if err != nil && absent(err) {
-		return nil // removed meanwhile; the caller sees to the uppermost
+		return nil // removed meanwhile; whether the store itself was, gone tells
 	}
 	if err != nil {
 		return fmt.Errorf("read folder %q: %w", folder, denied(err))
