@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -111,51 +109,4 @@ func lacksDeleteObjects(err error) bool {
 		return true
 	}
 	return errorCode(err) == "MissingContentMD5"
-}
-
-// Sweep implements storage.Store: it aborts multipart uploads. MinIO lists
-// uploads only of a prefix that is a whole key, so it has to be left to remove
-// older ones by its own schedule.
-func (s *Store) Sweep(ctx context.Context, prefix string, before time.Time) (int, error) {
-	var (
-		swept  int
-		failed []error
-	)
-	in := &s3.ListMultipartUploadsInput{
-		Bucket: aws.String(s.settings.bucket), Prefix: optional(s.settings.prefix + prefix),
-	}
-	for {
-		out, err := s.client.ListMultipartUploads(ctx, in)
-		if err != nil {
-			return swept, errors.Join(append(failed, s.fail(ctx, "list unfinished uploads of", prefix, err))...)
-		}
-		if out.IsTruncated == nil {
-			err := errors.New("the server's answer isn't a listing")
-			return swept, errors.Join(append(failed, s.fail(ctx, "list unfinished uploads of", prefix, err))...)
-		}
-		for _, found := range out.Uploads {
-			full := aws.ToString(found.Key)
-			if !strings.HasPrefix(full, s.settings.prefix+prefix) || found.Initiated == nil || !found.Initiated.Before(before) {
-				continue
-			}
-			_, err := s.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{
-				Bucket: aws.String(s.settings.bucket), Key: found.Key, UploadId: found.UploadId,
-			})
-			switch {
-			case err == nil:
-				swept++
-			case errorCode(err) != "NoSuchUpload":
-				failed = append(failed, s.fail(ctx, "abort an upload of", strings.TrimPrefix(full, s.settings.prefix), err))
-			}
-		}
-		if !*out.IsTruncated || ctx.Err() != nil {
-			return swept, errors.Join(failed...)
-		}
-		key, id := aws.ToString(out.NextKeyMarker), aws.ToString(out.NextUploadIdMarker)
-		if key == "" || (key == aws.ToString(in.KeyMarker) && id == aws.ToString(in.UploadIdMarker)) {
-			err := errors.New("the server cut the listing short without saying how to go on")
-			return swept, errors.Join(append(failed, s.fail(ctx, "list unfinished uploads of", prefix, err))...)
-		}
-		in.KeyMarker, in.UploadIdMarker = aws.String(key), optional(id)
-	}
 }

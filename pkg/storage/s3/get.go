@@ -130,7 +130,8 @@ func (a *span) measure(out *s3.GetObjectOutput, offset, last int64, whole bool) 
 		return errors.New("the server's answer has no length")
 	}
 	a.length = *out.ContentLength
-	if whole && out.ContentRange == nil {
+	// Some servers answer a range of an empty object as if it were whole.
+	if out.ContentRange == nil && (whole || a.length == 0) {
 		a.info.Size = a.length
 		return nil
 	}
