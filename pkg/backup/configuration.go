@@ -100,7 +100,11 @@ func (c *configuration) add(name string, depth int) error {
 	if !c.inside(name) {
 		c.content[name] = content
 	}
-	for _, included := range includes(name, content) {
+	included, err := includes(name, content)
+	if err != nil {
+		return err
+	}
+	for _, included := range included {
 		if err := c.add(included, depth+1); err != nil {
 			return err
 		}
@@ -127,7 +131,7 @@ func readConfiguration(name string) ([]byte, error) {
 // includes lists the files that the lines include, include_if_exists and
 // include_dir name, which postgresql.conf has, and pg_hba.conf and
 // pg_ident.conf from 16 on. Relative names start at the file's own folder.
-func includes(name string, content []byte) []string {
+func includes(name string, content []byte) ([]string, error) {
 	var list []string
 	lines := bufio.NewScanner(bytes.NewReader(content))
 	lines.Buffer(nil, maxConfigurationFile)
@@ -144,10 +148,14 @@ func includes(name string, content []byte) []string {
 		case "include", "include_if_exists":
 			list = append(list, value)
 		case "include_dir":
-			list = append(list, confFiles(value)...)
+			files, err := confFiles(value)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, files...)
 		}
 	}
-	return list
+	return list, lines.Err()
 }
 
 func cutWord(line string) (word, rest string) {
@@ -179,11 +187,11 @@ func unquote(value string) string {
 }
 
 // confFiles lists what include_dir takes of a folder: names that end in .conf
-// and don't start with a dot. A folder that can't be read has none.
-func confFiles(dir string) []string {
+// and don't start with a dot. A folder that doesn't exist has none.
+func confFiles(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
 	}
 	var list []string
 	for _, entry := range entries {
@@ -191,7 +199,7 @@ func confFiles(dir string) []string {
 			list = append(list, filepath.Join(dir, name))
 		}
 	}
-	return list
+	return list, nil
 }
 
 // write makes a tar of the files, each below its path without the leading
