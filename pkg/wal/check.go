@@ -16,54 +16,97 @@ var ErrMismatch = errors.New("not the WAL segment that its name says")
 // error wraps ErrMismatch: its first page has a long header of a known
 // version, the name's address, that system identifier (0 accepts any), the
 // file's size as the segment size, and a timeline that is at most the name's
-// (a timeline's first segment starts with pages of its parent); on the valid
-// pages behind it the timeline never decreases and never exceeds the name's.
+// (a timeline's first segment starts with pages of its parent); on the pages
+// that its records reach the timeline never decreases and never exceeds the
+// name's.
 //
 // Zeros and old content behind the last record are legal: PostgreSQL recycles
-// its files. name must be that of a segment, whole or partial.
+// its files. So is a damaged record: Summary.Ending tells. name must be that
+// of a segment, whole or partial. Any other error is r's.
 func Check(r io.Reader, name FileName, size int64, systemID uint64) (Summary, error) {
 	if name.Kind != KindSegment && name.Kind != KindPartial {
 		return Summary{}, fmt.Errorf("check %s: a %s has no WAL pages", name, name.Kind)
 	}
 	c := checker{name: name, size: size, systemID: systemID}
-	if err := c.run(r); err != nil {
+	s, err := c.check(r)
+	if err != nil {
 		return Summary{}, fmt.Errorf("check %s: %w", name, err)
 	}
-	return Summary{}, nil
+	return s, nil
 }
 
+// checker knows what is expected of a segment.
 type checker struct {
 	name     FileName
 	size     int64
 	systemID uint64
 }
 
-func (c *checker) run(r io.Reader) error {
+func (c *checker) check(r io.Reader) (Summary, error) {
 	if !ValidSegmentSize(uint64(c.size)) {
-		return mismatch("a file of %d bytes is no WAL segment", c.size)
+		return Summary{}, mismatch("a file of %d bytes is no WAL segment", c.size)
 	}
+	src := &segmentSource{r: r, left: c.size}
 	var start [LongHeaderSize]byte
-	if err := readFull(r, start[:], 0, c.size); err != nil {
-		return err
+	if _, err := io.ReadFull(src, start[:]); err != nil {
+		return Summary{}, c.cut(src)
 	}
 	first, err := c.first(start[:])
 	if err != nil {
-		return err
+		return Summary{}, err
 	}
-	page := make([]byte, first.BlockSize)
-	if err := readFull(r, page[LongHeaderSize:], LongHeaderSize, c.size); err != nil {
-		return err
+	reader := Reader{src: src, maxTimeline: c.name.Timeline}
+	reader.begin(first, start[:])
+	s, err := summarize(&reader)
+	if io.Copy(io.Discard, src); src.left > 0 {
+		return Summary{}, c.cut(src)
 	}
-	if err := c.pages(r, page, first); err != nil {
-		return err
+	var invalid *InvalidError
+	switch {
+	case errors.As(err, &invalid):
+		return Summary{}, mismatch("%s", invalid)
+	case err != nil:
+		return Summary{}, err
 	}
-	switch n, err := io.ReadFull(r, page[:1]); {
+	switch n, err := io.ReadFull(r, start[:1]); {
 	case n > 0:
-		return mismatch("the file has more than its %d bytes", c.size)
+		return Summary{}, mismatch("the file has more than its %d bytes", c.size)
 	case err != io.EOF:
-		return fmt.Errorf("read segment: %w", err)
+		return Summary{}, fmt.Errorf("read segment: %w", err)
 	}
-	return nil
+	return s, nil
+}
+
+// cut explains why a segment couldn't be read to its end.
+func (c *checker) cut(src *segmentSource) error {
+	if src.err != io.EOF {
+		return fmt.Errorf("read segment: %w", src.err)
+	}
+	return mismatch("the file ends after %d of %d bytes", c.size-src.left, c.size)
+}
+
+// segmentSource reads the bytes of one segment and remembers how that ended.
+type segmentSource struct {
+	r    io.Reader
+	left int64
+	err  error
+}
+
+func (s *segmentSource) Read(p []byte) (int, error) {
+	switch {
+	case s.err != nil:
+		return 0, s.err
+	case s.left == 0:
+		return 0, io.EOF
+	case int64(len(p)) > s.left:
+		p = p[:s.left]
+	}
+	n, err := s.r.Read(p)
+	s.left -= int64(n)
+	if s.left > 0 {
+		s.err = err
+	}
+	return n, s.err
 }
 
 // first holds the segment's first header against everything that is known.
@@ -90,45 +133,6 @@ func (c *checker) first(page []byte) (PageHeader, error) {
 			h.Timeline, c.name.Timeline)
 	}
 	return h, nil
-}
-
-// pages reads the pages behind the first and holds those that are valid, up
-// to the first that isn't, against their predecessors.
-func (c *checker) pages(r io.Reader, page []byte, first PageHeader) error {
-	last, valid := first, true
-	for offset := int64(len(page)); offset < c.size; offset += int64(len(page)) {
-		if err := readFull(r, page, offset, c.size); err != nil {
-			return err
-		}
-		if !valid {
-			continue
-		}
-		h, err := ParsePageHeader(page)
-		if valid = err == nil && !h.Long && h.Magic == first.Magic && h.Address == first.Address+LSN(offset); !valid {
-			continue
-		}
-		if h.Timeline < last.Timeline {
-			return mismatch("its page at %s goes back to timeline %d from timeline %d", h.Address, h.Timeline, last.Timeline)
-		}
-		if h.Timeline > c.name.Timeline {
-			return mismatch("its page at %s belongs to timeline %d, its name to timeline %d",
-				h.Address, h.Timeline, c.name.Timeline)
-		}
-		last = h
-	}
-	return nil
-}
-
-// readFull fills buf from a segment of size bytes, of which offset are read.
-func readFull(r io.Reader, buf []byte, offset, size int64) error {
-	n, err := io.ReadFull(r, buf)
-	switch {
-	case err == io.EOF || err == io.ErrUnexpectedEOF:
-		return mismatch("the file ends after %d of %d bytes", offset+int64(n), size)
-	case err != nil:
-		return fmt.Errorf("read segment: %w", err)
-	}
-	return nil
 }
 
 func mismatch(format string, args ...any) error {

@@ -1,19 +1,342 @@
 package wal
 
-// Field is one key and value of a stored object's context header.
-type Field struct{ Key, Value string }
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash"
+	"hash/crc32"
+	"io"
+)
 
-// Summary is what the records of a segment say, in short.
-type Summary struct{}
+// Ending says how the valid WAL of a segment ends.
+type Ending uint8
 
-// Fields returns the summary as optional fields of a context header, in a
-// fixed order. Their keys start with "wal.".
-func (s Summary) Fields() []Field {
+// The endings. A complete segment has one of the first three; otherwise it is
+// damaged, unless its timeline ends in it (a fork, a partial segment).
+const (
+	// EndingFull: the last record ends where the segment does.
+	EndingFull Ending = iota + 1
+	// EndingSwitch: a segment switch ends it, and the rest is unused.
+	EndingSwitch
+	// EndingCrossing: the last record goes on in the next segment.
+	EndingCrossing
+	// EndingOpen: behind the last record nothing is written, or what an
+	// earlier use of the file left, or a record that a crash cut short.
+	EndingOpen
+	// EndingDamaged: behind the last valid record stands one of exactly that
+	// place whose checksum is wrong.
+	EndingDamaged
+)
+
+var endingNames = []string{"", "full", "switch", "crossing", "open", "damaged"}
+
+// String names an ending as context headers do.
+func (e Ending) String() string {
+	if int(e) < len(endingNames) {
+		return endingNames[e]
+	}
+	return ""
+}
+
+// Complete tells whether this is how a segment ends that PostgreSQL filled.
+func (e Ending) Complete() bool { return e >= EndingFull && e <= EndingCrossing }
+
+// ChainDigest is the SHA-256 of the headers of all records that start in a
+// segment and end in it, in order.
+type ChainDigest [sha256.Size]byte
+
+// MaxRestorePoints bounds the restore points that a summary lists.
+const MaxRestorePoints = 64
+
+// Summary is what the WAL of one segment says, in short. A record belongs to
+// the segment where it starts; a record that ends in a later segment is not
+// counted, but described by Tail.
+type Summary struct {
+	Records uint64 // that start and end in the segment
+	First   LSN    // of the first record that starts here, 0 if none does
+	Prev    LSN    // of the record before First
+	Last    LSN    // of the last record that starts here, 0 if none does
+	End     LSN    // of the valid WAL: the segment's end unless Ending is open or damaged
+	Ending  Ending
+	Problem string // what is wrong at End, where Ending is open or damaged; not kept in a context header
+	Chain   ChainDigest
+	// Overwritten is where the record started whose rest the segment's first
+	// page overwrites, because a crash had left it unfinished; usually 0.
+	Overwritten LSN
+
+	// Head is the rest of a record that began before the segment, Tail the
+	// beginning of one that ends behind it.
+	Head, Tail Fragment
+
+	Commits uint64 // committed transactions, prepared ones included
+	// MinTime and MaxTime span the times of the Stops records that can stop a
+	// recovery by time: commits and aborts, of both forms, and aborts of
+	// subtransactions. They aren't ordered within a segment or across
+	// segments. An unfinished Tail may be one more.
+	Stops            uint64
+	MinTime, MaxTime Timestamp
+
+	// RestorePoints lists the first of the segment's restore points, as many
+	// as there is room for; RestorePointCount counts all.
+	RestorePoints     []RestorePoint
+	RestorePointCount uint64
+}
+
+// SameWAL tells whether two copies of one segment hold the same WAL: the same
+// records, to the same end. They may differ behind that.
+func (s Summary) SameWAL(other Summary) bool {
+	return s.End == other.End && s.First == other.First && s.Prev == other.Prev && s.Records == other.Records &&
+		s.Ending == other.Ending && s.Chain == other.Chain && s.Head == other.Head && s.Tail == other.Tail
+}
+
+// Follows returns an error unless the segment that s describes can continue
+// the WAL of the one before it: positions, the link of its first record, and
+// the length and checksum of a record that the boundary cuts agree.
+func (s Summary) Follows(before Summary) error {
+	crosses := before.Ending == EndingCrossing
+	switch {
+	case !before.Ending.Complete():
+		return fmt.Errorf("the WAL before the segment ends at %s", before.End)
+	case s.Overwritten != 0:
+		return s.overwrites(before)
+	case s.Head.Length == 0 && crosses:
+		return errors.New("the record that the segment boundary cuts isn't continued")
+	case s.Head.Length > 0 && !crosses:
+		return errors.New("the segment continues a record that the one before it doesn't begin")
+	case s.Prev != 0 && before.Last != 0 && s.Prev != before.Last:
+		return fmt.Errorf("the first record's predecessor is at %s, not at %s", s.Prev, before.Last)
+	case before.Tail.Length > 0:
+		return before.Tail.join(s.Head)
+	case crosses && s.Head.Remaining != before.Head.Remaining-before.Head.Length:
+		return errors.New("the record that the segment boundary cuts is continued by one of another length")
+	}
 	return nil
 }
 
-// ParseSummary reads the summary from the fields of a context header; fields
-// of other keys are ignored.
-func ParseSummary(fields []Field) (Summary, error) {
-	return Summary{}, nil
+// overwrites checks a segment that starts anew over the rest of a record that
+// a crash left unfinished.
+func (s Summary) overwrites(before Summary) error {
+	if s.Overwritten != before.Last || before.Ending != EndingCrossing {
+		return fmt.Errorf("the segment overwrites the rest of a record at %s, which the one before it doesn't end with", s.Overwritten)
+	}
+	if tail := before.Tail; tail.prev() != 0 && s.Prev != tail.prev() {
+		return fmt.Errorf("the first record's predecessor is at %s, not at %s", s.Prev, tail.prev())
+	}
+	return nil
+}
+
+// unfinished tells whether the fragment's record goes on behind its segment.
+func (f Fragment) unfinished() bool { return f.Length < f.Remaining }
+
+// prev returns the predecessor that the record's header states, 0 if that
+// part of it isn't in the fragment. The fragment must be a record's beginning.
+func (f Fragment) prev() LSN {
+	if f.Length < 16 {
+		return 0
+	}
+	return LSN(binary.LittleEndian.Uint64(f.Start[8:]))
+}
+
+// join checks a record of which the segment boundary cuts f from rest. A
+// record that goes on in a third segment is checked by its lengths alone.
+func (f Fragment) join(rest Fragment) error {
+	if rest.Remaining != f.Remaining-f.Length {
+		return errors.New("the record that the segment boundary cuts is continued by one of another length")
+	}
+	if rest.unfinished() {
+		return nil
+	}
+	// A record's CRC covers its data first and then its header; the header
+	// itself may be cut.
+	var header [recordHeaderSize]byte
+	n := copy(header[:], f.Start[:min(f.Length, recordHeaderSize)])
+	inRest := copy(header[n:], rest.Start[:min(rest.Length, recordHeaderSize)])
+	data := dataCRC(f.CRC, f.Start[:n], int64(f.Length))
+	data = combineCRC(data, dataCRC(rest.CRC, rest.Start[:inRest], int64(rest.Length)), int64(rest.Length)-int64(inRest))
+	if crc32.Update(data, castagnoli, header[:recordCRCOffset]) != binary.LittleEndian.Uint32(header[recordCRCOffset:]) {
+		return errors.New("the record that the segment boundary cuts is continued by another")
+	}
+	return nil
+}
+
+// summarizer builds a summary from the records of one segment.
+type summarizer struct {
+	Summary
+	hash     hash.Hash
+	headers  []byte // gathered for hash
+	contents Contents
+	room     int // bytes left for restore points
+	// overwriting: the record is on the segment's first page, and that starts anew.
+	overwriting bool
+}
+
+// headersAtOnce is how many record headers are hashed at a time.
+const headersAtOnce = 128
+
+func newSummarizer() *summarizer {
+	return &summarizer{
+		hash:    sha256.New(),
+		headers: make([]byte, 0, headersAtOnce*recordHeaderSize),
+		room:    maxRestorePointBytes,
+	}
+}
+
+// add takes in one record.
+func (s *summarizer) add(r *Record) error {
+	if err := s.decode(r); err != nil {
+		return err
+	}
+	if s.Records == 0 {
+		s.First, s.Prev = r.LSN, r.Prev
+	}
+	s.Records++
+	s.Last = r.LSN
+	s.End = r.Next
+	if s.headers = append(s.headers, r.Data[:recordHeaderSize]...); len(s.headers) == cap(s.headers) {
+		s.hash.Write(s.headers)
+		s.headers = s.headers[:0]
+	}
+	return nil
+}
+
+// decode takes in what a record says, of those records that matter.
+func (s *summarizer) decode(r *Record) error {
+	switch r.Resource {
+	case ResourceTransaction:
+		return s.addTransaction(r)
+	case ResourceXLOG:
+		return s.addControl(r)
+	}
+	return nil
+}
+
+func (s *summarizer) addTransaction(r *Record) error {
+	action, ok := r.TransactionAction()
+	if !ok || action == ActionPrepare {
+		return nil
+	}
+	if err := r.Decode(&s.contents); err != nil {
+		return err
+	}
+	at, err := endTime(s.contents.Main)
+	if err != nil {
+		return fmt.Errorf("decode %s at %s: %w", action, r.LSN, err)
+	}
+	if action == ActionCommit || action == ActionCommitPrepared {
+		s.Commits++
+	}
+	if s.Stops == 0 || at < s.MinTime {
+		s.MinTime = at
+	}
+	if s.Stops == 0 || at > s.MaxTime {
+		s.MaxTime = at
+	}
+	s.Stops++
+	return nil
+}
+
+func (s *summarizer) addControl(r *Record) error {
+	kind, _ := r.ControlKind()
+	switch kind {
+	case ControlSwitch:
+		s.Ending = EndingSwitch
+		return nil
+	case ControlRestorePoint:
+		return s.addRestorePoint(r)
+	case ControlOverwriteContRecord:
+		if s.Records == 0 && s.overwriting {
+			return s.addOverwritten(r)
+		}
+	}
+	return nil
+}
+
+func (s *summarizer) addOverwritten(r *Record) error {
+	err := r.Decode(&s.contents)
+	if err == nil {
+		s.Overwritten, err = r.OverwrittenContRecord(&s.contents)
+	}
+	return err
+}
+
+func (s *summarizer) addRestorePoint(r *Record) error {
+	if err := r.Decode(&s.contents); err != nil {
+		return err
+	}
+	point, err := r.RestorePoint(&s.contents)
+	if err != nil {
+		return err
+	}
+	s.RestorePointCount++
+	if uint64(len(s.RestorePoints))+1 != s.RestorePointCount || len(s.RestorePoints) == MaxRestorePoints {
+		return nil
+	}
+	if size := len(point.encode()); size <= s.room {
+		s.room -= size
+		s.RestorePoints = append(s.RestorePoints, point)
+	}
+	return nil
+}
+
+// summarize reads one segment's records, as far as they are valid. An error
+// that isn't about the end of valid WAL is returned.
+func summarize(r *Reader) (Summary, error) {
+	s := newSummarizer()
+	for {
+		record, err := r.Next()
+		if err == nil {
+			s.overwriting = r.header.Info&FirstIsOverwriteContRecord != 0 && r.addr == r.first.Address+LSN(r.first.BlockSize)
+			if err = s.add(record); err == nil {
+				continue
+			}
+			err = &InvalidError{LSN: record.LSN, Problem: err.Error(), Damaged: true}
+		}
+		s.hash.Write(s.headers)
+		s.hash.Sum(s.Chain[:0])
+		s.Head = r.Head()
+		return s.Summary, s.end(r, err)
+	}
+}
+
+// end notes how the WAL ends that r has read.
+func (s *summarizer) end(r *Reader, err error) error {
+	start := r.first.Address
+	segmentEnd := start + LSN(r.first.SegmentSize)
+	var invalid *InvalidError
+	switch {
+	case err == io.EOF:
+		s.End = segmentEnd
+		if s.Ending != EndingSwitch {
+			s.Ending = EndingFull
+		}
+	case err == ErrUnfinished:
+		s.End, s.Ending = segmentEnd, EndingCrossing
+		var lsn LSN
+		if lsn, s.Tail = r.Tail(); lsn != 0 {
+			s.addTail(lsn)
+		}
+	case errors.As(err, &invalid) && !invalid.foreign:
+		s.Ending, s.Problem = EndingOpen, err.Error()
+		if invalid.Damaged {
+			s.Ending = EndingDamaged
+		}
+		if s.Records == 0 {
+			s.End = max(start, r.from)
+		}
+	default:
+		return err
+	}
+	return nil
+}
+
+// addTail notes where the record starts that crosses the segment's end.
+func (s *summarizer) addTail(lsn LSN) {
+	s.Last = lsn
+	if s.First != 0 {
+		return
+	}
+	s.First = lsn
+	s.Prev = s.Tail.prev()
 }
