@@ -11,6 +11,7 @@ import (
 // commands are walship's commands in the order in which help lists them.
 func commands(e *environment) []*cli.Command {
 	return []*cli.Command{
+		backupCommand(e),
 		keyCommand(e),
 		configCommand(e),
 		versionCommand(e),

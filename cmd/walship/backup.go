@@ -1,0 +1,310 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+
+	"github.com/urfave/cli/v2"
+	"github.com/walship/walship/pkg/backup"
+	"github.com/walship/walship/pkg/pgdata"
+	"github.com/walship/walship/pkg/postgres"
+	"github.com/walship/walship/pkg/repo"
+	"github.com/walship/walship/pkg/wal"
+)
+
+func backupCommand(e *environment) *cli.Command {
+	return &cli.Command{
+		Name:  "backup",
+		Usage: "take base backups, and look at them",
+		Subcommands: []*cli.Command{
+			{
+				Name:  "push",
+				Usage: "take a base backup of a running primary, on its own host",
+				Flags: append([]cli.Flag{
+					&cli.StringFlag{Name: "label", Usage: "`TEXT` that the backup's label and record carry", Value: "walship base backup"},
+					&cli.StringFlag{Name: "checkpoint", Usage: "`fast`: start at once; spread: wait for a checkpoint that doesn't burden the server", Value: "fast"},
+					&cli.StringFlag{Name: "manifest-checksums", Usage: "`ALGORITHM` for the checksum of each file: NONE, CRC32C, SHA224, SHA256, SHA384 or SHA512", Value: string(pgdata.ChecksumCRC32C)},
+					&cli.DurationFlag{Name: "wal-timeout", Usage: "give up when for so long no segment that the backup needs arrives in the archive", Value: backup.DefaultWALTimeout},
+					jsonFlag(),
+				}, e.settingFlags("backup.concurrency", "backup.max_rate", "postgres.connection", "postgres.data_directory")...),
+				Action: func(c *cli.Context) error {
+					if _, err := arguments(c); err != nil {
+						return err
+					}
+					return e.pushBackup(c)
+				},
+			},
+			{
+				Name:  "list",
+				Usage: "list the backups in the repository, the oldest first",
+				Flags: []cli.Flag{systemIDFlag(), jsonFlag()},
+				Action: func(c *cli.Context) error {
+					if _, err := arguments(c); err != nil {
+						return err
+					}
+					return e.listBackups(c)
+				},
+			},
+			{
+				Name:      "show",
+				Usage:     "print what a backup's record says",
+				ArgsUsage: "ID",
+				Flags:     []cli.Flag{systemIDFlag(), jsonFlag()},
+				Action: func(c *cli.Context) error {
+					args, err := arguments(c, "ID")
+					if err != nil {
+						return err
+					}
+					return e.showBackup(c, args[0])
+				},
+			},
+		},
+	}
+}
+
+func systemIDFlag() cli.Flag {
+	return &cli.StringFlag{Name: "system-id", Usage: "only the cluster with this system `IDENTIFIER`"}
+}
+
+// pushBackup takes a backup.
+func (e *environment) pushBackup(c *cli.Context) error {
+	options, err := pushOptions(c)
+	if err != nil {
+		return err
+	}
+	settings, err := e.config()
+	if err != nil {
+		return err
+	}
+	options.DataDirectory = settings.Postgres.DataDirectory
+	options.Concurrency, options.MaxRate = settings.Backup.Concurrency, int64(settings.Backup.MaxRate)
+	host, err := os.Hostname()
+	if err != nil {
+		return fmt.Errorf("find this host's name: %w", err)
+	}
+	repository, err := e.repository(c.Context, false)
+	if err != nil {
+		return err
+	}
+	server, err := postgres.Connect(c.Context, settings.Postgres.Connection)
+	if err != nil {
+		return withHint(err, "postgres.connection, or libpq's PGHOST, PGPORT, PGUSER and ~/.pgpass, say how to connect")
+	}
+	begun := time.Now()
+	deps := backup.Deps{Repository: repository, Server: server, Log: e.logger(), Version: version(), Host: host}
+	b, err := backup.Push(c.Context, deps, options)
+	// Closing the session aborts what wasn't stopped; behind a stopped
+	// backup there is nothing that it could spoil.
+	if closeErr := server.Close(); closeErr != nil && err == nil {
+		e.logger().Warn("close the connection to PostgreSQL", "error", closeErr)
+	}
+	if err != nil {
+		return err
+	}
+	err = e.printResult(c, b, func(w io.Writer) {
+		fmt.Fprintf(w, "backup %s: %d files, %s (%s stored) in %s; WAL %s to %s on timeline %d\n", b.ID, b.Files,
+			sizeText(b.PlainSize), sizeText(b.StoredSize), time.Since(begun).Round(100*time.Millisecond), b.StartLSN, b.StopLSN, uint32(b.Timeline))
+	})
+	if err == nil && len(b.Degraded) > 0 {
+		err = fmt.Errorf("%w: %s", errDegraded, strings.Join(b.Degraded, "; "))
+	}
+	return err
+}
+
+// pushOptions reads the flags of backup push.
+func pushOptions(c *cli.Context) (backup.Options, error) {
+	o := backup.Options{Label: c.String("label"), WALTimeout: c.Duration("wal-timeout")}
+	switch c.String("checkpoint") {
+	case "fast":
+		o.Fast = true
+	case "spread":
+	default:
+		return o, &usageError{fmt.Sprintf("--checkpoint=%s: it is fast or spread", c.String("checkpoint"))}
+	}
+	if strings.ContainsFunc(o.Label, unicode.IsControl) || o.Label == "" {
+		return o, &usageError{"--label: it is empty or has a control character"}
+	}
+	if o.WALTimeout <= 0 {
+		return o, &usageError{"--wal-timeout: it is longer than 0"}
+	}
+	var err error
+	if o.Checksums, err = pgdata.ParseChecksumAlgorithm(c.String("manifest-checksums")); err != nil {
+		return o, &usageError{"--manifest-checksums: " + err.Error()}
+	}
+	return o, nil
+}
+
+// backupItem is a backup in the list.
+type backupItem struct {
+	ID            string         `json:"id"`
+	SystemID      uint64         `json:"system_identifier,string"`
+	ServerVersion int            `json:"server_version"`
+	Timeline      wal.TimelineID `json:"timeline"`
+	StartLSN      wal.LSN        `json:"start_lsn"`
+	StopLSN       wal.LSN        `json:"stop_lsn"`
+	StartTime     time.Time      `json:"start_time"`
+	StopTime      time.Time      `json:"stop_time"`
+	Label         string         `json:"label"`
+	PlainSize     int64          `json:"plain_size"`
+	StoredSize    int64          `json:"stored_size"`
+	Degraded      []string       `json:"degraded,omitempty"`
+}
+
+type backupList struct {
+	Backups []backupItem `json:"backups"`
+}
+
+func (e *environment) listBackups(c *cli.Context) error {
+	repository, err := e.repository(c.Context, false)
+	if err != nil {
+		return err
+	}
+	refs, err := backupRefs(c, repository)
+	if err != nil {
+		return err
+	}
+	list := backupList{Backups: []backupItem{}}
+	for _, ref := range refs {
+		b, err := repository.Backup(c.Context, ref)
+		if err != nil {
+			return err
+		}
+		list.Backups = append(list.Backups, backupItem{
+			b.ID, b.SystemID, b.ServerVersion, b.Timeline, b.StartLSN, b.StopLSN, b.StartTime, b.StopTime, b.Label, b.PlainSize, b.StoredSize, b.Degraded,
+		})
+	}
+	return e.printResult(c, list, func(w io.Writer) {
+		table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(table, "ID\tCLUSTER\tPOSTGRESQL\tTIMELINE\tSTART\tSTOP\tEND (UTC)\tSIZE\tSTORED\tLABEL")
+		for _, b := range list.Backups {
+			fmt.Fprintf(table, "%s\t%d\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n", b.ID, b.SystemID, postgres.VersionString(b.ServerVersion), uint32(b.Timeline),
+				b.StartLSN, b.StopLSN, timeText(b.StopTime), sizeText(b.PlainSize), sizeText(b.StoredSize), labelText(b.Label, b.Degraded))
+		}
+		table.Flush() // w remembers an error
+	})
+}
+
+func (e *environment) showBackup(c *cli.Context, id string) error {
+	repository, err := e.repository(c.Context, false)
+	if err != nil {
+		return err
+	}
+	refs, err := backupRefs(c, repository)
+	if err != nil {
+		return err
+	}
+	var found []repo.BackupRef
+	for _, ref := range refs {
+		if ref.ID == id {
+			found = append(found, ref)
+		}
+	}
+	if len(found) == 0 {
+		return withHint(fmt.Errorf("the repository has no backup %q", id), "walship backup list lists those that there are")
+	}
+	if len(found) > 1 {
+		return &usageError{fmt.Sprintf("%d clusters have a backup %s: choose one with --system-id", len(found), id)}
+	}
+	b, err := repository.Backup(c.Context, found[0])
+	if err != nil {
+		return err
+	}
+	return e.printResult(c, b, func(w io.Writer) { writeBackup(w, b) })
+}
+
+// writeBackup prints a record for people.
+func writeBackup(w io.Writer, b *repo.Backup) {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	line := func(key, format string, args ...any) { fmt.Fprintf(table, key+"\t"+format+"\n", args...) }
+	line("backup", "%s", b.ID)
+	line("label", "%s", b.Label)
+	line("cluster", "%d", b.SystemID)
+	line("server", "PostgreSQL %s on %s, %s", postgres.VersionString(b.ServerVersion), b.Host, b.DataDirectory)
+	line("start", "%s, %s", b.StartLSN, timeText(b.StartTime))
+	line("stop", "%s, %s", b.StopLSN, timeText(b.StopTime))
+	line("timeline", "%d", uint32(b.Timeline))
+	line("size", "%s in %d files", sizeText(b.PlainSize), b.Files)
+	line("stored", "%s in %d parts", sizeText(b.StoredSize), len(b.Parts))
+	line("page checksums", "%s", map[bool]string{true: "on", false: "off"}[b.DataChecksums])
+	line("manifest checksums", "%s", b.ManifestChecksums)
+	for _, t := range b.Tablespaces {
+		where := t.Location
+		if t.InPlace {
+			where += " (in place)"
+		}
+		line("tablespace "+strconv.FormatUint(uint64(t.OID), 10), "%s, %s", where, sizeText(t.Size))
+	}
+	for _, setting := range []string{"config_file", "hba_file", "ident_file"} {
+		if file, ok := b.ConfigurationOf[setting]; ok {
+			line(setting, "%s", file)
+		}
+	}
+	for _, why := range b.Degraded {
+		line("degraded", "%s", why)
+	}
+	line("walship", "%s", b.Walship)
+	table.Flush() // w remembers an error
+}
+
+// backupRefs lists the backups of the cluster that --system-id names, or of
+// all.
+func backupRefs(c *cli.Context, repository *repo.Repository) ([]repo.BackupRef, error) {
+	clusters, err := chosenClusters(c.Context, repository, c.String("system-id"))
+	if err != nil {
+		return nil, err
+	}
+	var all []repo.BackupRef
+	for _, id := range clusters {
+		refs, err := repository.Backups(c.Context, id)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, refs...)
+	}
+	return all, nil
+}
+
+func chosenClusters(ctx context.Context, repository *repo.Repository, systemID string) ([]uint64, error) {
+	if systemID == "" {
+		return repository.Clusters(ctx)
+	}
+	id, err := strconv.ParseUint(systemID, 10, 64)
+	if err != nil {
+		return nil, &usageError{fmt.Sprintf("--system-id=%s isn't a system identifier: pg_controldata prints it", systemID)}
+	}
+	return []uint64{id}, nil
+}
+
+func labelText(label string, degraded []string) string {
+	if len(degraded) > 0 {
+		return label + " (degraded)"
+	}
+	return label
+}
+
+// timeText prints a time in UTC, to the second, with its offset.
+func timeText(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05+00:00") }
+
+// sizeText prints a number of bytes with PostgreSQL's units, in three digits
+// or so.
+func sizeText(n int64) string {
+	units := []string{"B", "kB", "MB", "GB", "TB", "PB"}
+	size, unit := float64(n), 0
+	for size >= 1024 && unit < len(units)-1 {
+		size /= 1024
+		unit++
+	}
+	if unit == 0 || size >= 100 {
+		return fmt.Sprintf("%.0f %s", math.Floor(size), units[unit])
+	}
+	return fmt.Sprintf("%.1f %s", size, units[unit])
+}
+
