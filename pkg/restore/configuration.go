@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/walship/walship/pkg/durable"
 	"github.com/walship/walship/pkg/object"
 	"github.com/walship/walship/pkg/pgdata"
 	"github.com/walship/walship/pkg/repo"
@@ -57,13 +58,29 @@ func (d *destination) configurationEntry(entry *tar.Header, content io.Reader) e
 	if err := d.state.MkdirAll(path.Dir(below), 0o700); err != nil {
 		return err
 	}
-	file, err := d.state.OpenFile(below, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	data, err := io.ReadAll(io.LimitReader(content, maxConfiguration))
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(file, content)
-	return errors.Join(err, file.Close())
+	if int64(len(data)) != entry.Size {
+		return fmt.Errorf("configuration file %q has %d bytes, more than the %d that it may have", name, entry.Size, maxConfiguration)
+	}
+	if err := durable.WriteFile(d.state, below, data, 0o600); err != nil {
+		return err
+	}
+	// PostgreSQL doesn't start when a folder that is included is missing, and
+	// an empty one has no files in the backup.
+	for _, match := range includedFolder.FindAllSubmatch(data, -1) {
+		if folder := path.Join(path.Dir(name), string(match[1])); !path.IsAbs(string(match[1])) && fs.ValidPath(folder) {
+			if err := d.state.MkdirAll(path.Join(configurationName, folder), 0o700); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
+
+var includedFolder = regexp.MustCompile(`(?mi)^[ \t]*include_dir[ \t]*=?[ \t]*'([^'\n]+)'`)
 
 // configured returns the greatest value that a restored configuration file
 // gives each of the settings that hot standby depends on. It reads them all,
@@ -105,7 +122,7 @@ func (d *destination) configured() (map[string]int, error) {
 }
 
 // maxConfiguration bounds what is read of one configuration file.
-const maxConfiguration = 1 << 20
+const maxConfiguration = 16 << 20
 
 var hotStandbySetting = regexp.MustCompile(`(?mi)^[ \t]*(max_connections|max_worker_processes|max_wal_senders|max_prepared_transactions|max_locks_per_transaction)[ \t]*=?[ \t]*'?([0-9]{1,9})\b`)
 
