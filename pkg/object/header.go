@@ -47,7 +47,7 @@ type Header struct {
 	Digest     Digest   // of the content; zero: not known when the header was written
 	Recipients []string // fingerprints of the recipients; empty when the object isn't encrypted
 	// Fields are optional statements about the content: keys of lower-case
-	// letters, digits, "-" and ".", each once, in the writer's order. A
+	// letters, digits, "-", "_" and ".", each once, in the writer's order. A
 	// reader ignores those that it doesn't know.
 	Fields []wal.Field
 }
@@ -57,7 +57,7 @@ const (
 	keyFormat     = "format"
 	keyRepository = "repository"
 	keyKind       = "kind"
-	keySystemID   = "system-id"
+	keySystemID   = "system_id"
 	keyName       = "name"
 	keySize       = "size"
 	keyDigest     = "digest"
@@ -226,10 +226,10 @@ func reserved(key string) bool {
 	return false
 }
 
-// validWord tells whether s is made of lower-case letters, digits, "-" and ".".
+// validWord tells whether s is made of lower-case letters, digits, "-", "_" and ".".
 func validWord(s string) bool {
 	for _, c := range []byte(s) {
-		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '.' {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '_' && c != '.' {
 			return false
 		}
 	}

@@ -27,7 +27,7 @@ var exampleHeader = object.Header{
 const exampleText = `format=walship.dev/v1
 repository=0123456789abcdef0123456789abcdef
 kind=wal
-system-id=7431234567890123456
+system_id=7431234567890123456
 name=0000000100000000000000A7
 size=16777216
 digest=blake3:abababababababababababababababababababababababababababababababab
@@ -50,8 +50,8 @@ func TestHeaderText(t *testing.T) {
 		text   string
 	}{
 		{exampleHeader, exampleText},
-		{least, "format=walship.dev/v1\nrepository=r\nkind=later-kind\nsystem-id=0\nname=n\n"},
-		{empty, "format=walship.dev/v1\nrepository=r\nkind=part\nsystem-id=18446744073709551615\nname=20261120T142500Z/000001.tar\nsize=0\n"},
+		{least, "format=walship.dev/v1\nrepository=r\nkind=later-kind\nsystem_id=0\nname=n\n"},
+		{empty, "format=walship.dev/v1\nrepository=r\nkind=part\nsystem_id=18446744073709551615\nname=20261120T142500Z/000001.tar\nsize=0\n"},
 	} {
 		text, err := test.header.Marshal()
 		if err != nil || string(text) != closed(test.text) {
@@ -180,7 +180,7 @@ func TestDigest(t *testing.T) {
 
 func FuzzParseHeader(f *testing.F) {
 	f.Add([]byte(closed(exampleText)))
-	f.Add([]byte(closed("format=walship.dev/v1\nrepository=r\nkind=canary\nsystem-id=0\nname=n\n")))
+	f.Add([]byte(closed("format=walship.dev/v1\nrepository=r\nkind=canary\nsystem_id=0\nname=n\n")))
 	f.Fuzz(func(t *testing.T, record []byte) {
 		for _, text := range [][]byte{record, []byte(closed(string(record)))} {
 			h, err := object.ParseHeader(text)
@@ -196,4 +196,28 @@ func FuzzParseHeader(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestSummaryFits: the longest summary of a segment can be written and read.
+func TestSummaryFits(t *testing.T) {
+	s := wal.Summary{
+		Records: 1 << 40, First: 0x1A7000028, Prev: 0x1A6FFFFE0, Last: 0x1A7FFFF00, End: 0x1A8000000, Ending: wal.EndingCrossing,
+		Overwritten: 0x1A6FFFF00,
+		Head:        wal.Fragment{Remaining: 5000, Length: 5000}, Tail: wal.Fragment{Remaining: 9000, Length: 256},
+		Commits: 1 << 40, Stops: 1 << 40, MinTime: 846000000000000, MaxTime: 846000001000000,
+		RestorePointCount: 1 << 20,
+	}
+	for i := range 64 {
+		s.RestorePoints = append(s.RestorePoints, wal.RestorePoint{LSN: 0x1A7000028, Time: 846000000000000, Name: fmt.Sprintf("%060d", i)})
+	}
+	h := exampleHeader
+	h.Fields = s.Fields()
+	text, err := h.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	parsed, err := object.ParseHeader(text)
+	if err != nil || !reflect.DeepEqual(parsed, h) {
+		t.Fatalf("ParseHeader = %v\n%+v", err, parsed)
+	}
 }
