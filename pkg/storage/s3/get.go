@@ -60,8 +60,8 @@ func (s *Store) Get(ctx context.Context, key string, offset, length int64) (io.R
 	if offset < 0 {
 		return nil, storage.Info{}, fmt.Errorf("get %s: %w: offset %d", s.location(key), storage.ErrInvalid, offset)
 	}
-	if length < 0 {
-		length = math.MaxInt64 - offset
+	if rest := math.MaxInt64 - offset; length < 0 || length > rest {
+		length = rest
 	}
 	if length == 0 {
 		info, err := s.Stat(ctx, key)
