@@ -99,6 +99,8 @@ func (s Summary) Follows(before Summary) error {
 	switch {
 	case !before.Ending.Complete():
 		return fmt.Errorf("the WAL before the segment ends at %s", before.End)
+	case s.End <= before.End || s.First != 0 && s.First < before.End:
+		return fmt.Errorf("the segment isn't behind %s", before.End)
 	case s.Overwritten != 0:
 		return s.overwrites(before)
 	case s.Head.Length == 0 && crosses:
