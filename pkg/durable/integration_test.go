@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,12 +28,11 @@ func TestMain(m *testing.M) {
 	if len(os.Args) == 4 && os.Args[1] == writerArgument {
 		runtime.LockOSThread() // strace counts calls by thread
 		if err := writeOne(os.Args[2], os.Args[3]); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
+			log.Fatal(err)
 		}
 		return
 	}
-	os.Exit(m.Run())
+	m.Run()
 }
 
 // writeOne writes the file folder/name below dir.
@@ -64,7 +64,7 @@ func writeOne(how, dir string) error {
 }
 
 // trace runs the writer under strace and returns what strace saw.
-func trace(t *testing.T, how, dir string, options ...string) (log string, err error) {
+func trace(t *testing.T, how, dir string, options ...string) (calls string, err error) {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "strace")
 	args := append([]string{"-f", "-y", "-o", out, "-e", "signal=none"}, options...)
@@ -244,7 +244,8 @@ func unfinished(dir string) *regexp.Regexp {
 // again writes once more, undisturbed.
 func again(t *testing.T, how, dir string) {
 	t.Helper()
-	if err := writeOne(how, dir); err != nil && !(how == "link" && errors.Is(err, fs.ErrExist)) {
+	err := writeOne(how, dir)
+	if taken := errors.Is(err, fs.ErrExist); err != nil && (how != "link" || !taken) {
 		t.Errorf("the next writer: %v", err)
 	}
 	if visible, _ := leftovers(t, dir); !visible {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,12 +24,12 @@ const asOther = "in-other-circumstances"
 
 func TestMain(m *testing.M) {
 	if len(os.Args) != 4 || os.Args[1] != asOther {
-		os.Exit(m.Run())
+		m.Run()
+		return
 	}
 	run := map[string]func(dir string) error{"stranger": beStranger, "small": fillDisk}[os.Args[2]]
 	if err := run(os.Args[3]); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+		log.Fatal(err)
 	}
 }
 
@@ -105,9 +106,12 @@ func beStranger(dir string) error {
 		wantDenied("Get", get), wantDenied("Delete", s.Delete(ctx, "c")), wantDenied("Create", create))
 }
 
+// unexpected describes an outcome, in which an error may be nil.
+func unexpected(format string, outcome ...any) error { return fmt.Errorf(format, outcome...) }
+
 func wantDenied(call string, err error) error {
 	if !errors.Is(err, storage.ErrDenied) || errors.Is(err, storage.ErrNotExist) {
-		return fmt.Errorf("%s: %v; want ErrDenied", call, err)
+		return unexpected("%s: %v; want ErrDenied", call, err)
 	}
 	return nil
 }
@@ -133,14 +137,14 @@ func fillDisk(dir string) error {
 	}
 	for range 2 {
 		if _, err := s.Put(ctx, "a/2", strings.NewReader(half)); !errors.Is(err, syscall.ENOSPC) {
-			return fmt.Errorf("put to a full disk: %v; want ENOSPC", err)
+			return unexpected("put to a full disk: %v; want ENOSPC", err)
 		}
 		if entries, err := os.ReadDir(filepath.Join(dir, "a")); err != nil || len(entries) != 1 {
-			return fmt.Errorf("after a failed write the folder holds %v, %v; want the first object alone", entries, err)
+			return unexpected("after a failed write the folder holds %v, %v; want the first object alone", entries, err)
 		}
 	}
 	if _, err := s.Put(ctx, "a/1", strings.NewReader("x")); !errors.Is(err, storage.ErrExist) {
-		return fmt.Errorf("put over the first object: %v; want ErrExist", err)
+		return unexpected("put over the first object: %v; want ErrExist", err)
 	}
 	if err := s.Delete(ctx, "a/1"); err != nil {
 		return err
@@ -154,7 +158,7 @@ func fillDisk(dir string) error {
 	}
 	data, err := io.ReadAll(r)
 	if err := errors.Join(err, r.Close()); err != nil || string(data) != half {
-		return fmt.Errorf("read %d bytes, %v; want what was put", len(data), err)
+		return unexpected("read %d bytes, %v; want what was put", len(data), err)
 	}
 	return nil
 }

@@ -21,11 +21,7 @@ var errStop = errors.New("stop")
 // List implements storage.Store.
 func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[storage.Info, error] {
 	return func(yield func(storage.Info, error) bool) {
-		w := walker{ctx: ctx}
-		w.enter = func(folder string) bool {
-			// All keys of a folder sort as its own name does, unless after is one of them.
-			return onTheWay(folder, prefix) && (folder > after || strings.HasPrefix(after, folder))
-		}
+		w := walker{ctx: ctx, prefix: prefix, after: after}
 		w.visit = func(dir *os.Root, folder, name string) error {
 			key := folder + name
 			if !strings.HasPrefix(key, prefix) || key <= after || storage.ValidKey(name) != nil {
@@ -58,8 +54,7 @@ func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[storag
 // last written to, and lies below prefix when its folder does.
 func (s *Store) Sweep(ctx context.Context, prefix string, before time.Time) (int, error) {
 	removed := 0
-	w := walker{ctx: ctx}
-	w.enter = func(folder string) bool { return onTheWay(folder, prefix) }
+	w := walker{ctx: ctx, prefix: prefix}
 	w.visit = func(dir *os.Root, folder, name string) error {
 		if !durable.IsTemporary(name) || !strings.HasPrefix(folder, prefix) {
 			return nil
@@ -85,17 +80,19 @@ func (s *Store) Sweep(ctx context.Context, prefix string, before time.Time) (int
 	return removed, nil
 }
 
-// onTheWay tells whether a folder, written with its "/", may hold keys that
-// start with prefix.
-func onTheWay(folder, prefix string) bool {
-	return strings.HasPrefix(folder, prefix) || strings.HasPrefix(prefix, folder)
+// walker goes through those folders of a store that may hold keys which start
+// with prefix and are greater than after. Folders are "" or end with "/".
+type walker struct {
+	ctx           context.Context
+	prefix, after string
+	visit         func(dir *os.Root, folder, name string) error // called for what isn't a folder
 }
 
-// walker goes through the folders of a store. Folders are "" or end with "/".
-type walker struct {
-	ctx   context.Context
-	enter func(folder string) bool                      // whether to look into a folder
-	visit func(dir *os.Root, folder, name string) error // called for what isn't a folder
+// mayHold tells whether a folder is one to look into. All its keys sort as its
+// own name does against another string, unless that starts with the name.
+func (w *walker) mayHold(folder string) bool {
+	return (strings.HasPrefix(folder, w.prefix) || strings.HasPrefix(w.prefix, folder)) &&
+		(folder > w.after || strings.HasPrefix(w.after, folder))
 }
 
 // walk visits everything below one folder, in byte order of the keys.
@@ -119,7 +116,7 @@ func (w *walker) walk(dir *os.Root, folder string) error {
 		case !entry.IsDir():
 			err = w.visit(dir, folder, name)
 		case folder == "" && name == lostAndFound, storage.ValidKey(name) != nil:
-		case w.enter(folder + name + "/"):
+		case w.mayHold(folder + name + "/"):
 			err = w.descend(dir, folder, name)
 		}
 		if err != nil {

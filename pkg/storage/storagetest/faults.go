@@ -26,7 +26,7 @@ const (
 	Sweep  Op = "Sweep"
 )
 
-// Always, as Fault.Times, strikes every call from the first struck one on.
+// Always is the Fault.Times that strikes every call from the first struck one on.
 const Always = -1
 
 // Fault says which calls go wrong, and how. The calls that match are those of

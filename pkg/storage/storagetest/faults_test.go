@@ -37,17 +37,13 @@ func put(t *testing.T, s storage.Store, key, content string) {
 	}
 }
 
-func read(t *testing.T, ctx context.Context, s storage.Store, key string) (string, error) {
-	t.Helper()
+func read(ctx context.Context, s storage.Store, key string) (string, error) {
 	r, _, err := s.Get(ctx, key, 0, -1)
 	if err != nil {
 		return "", err
 	}
 	data, err := io.ReadAll(r)
-	if err := r.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return string(data), err
+	return string(data), errors.Join(err, r.Close())
 }
 
 func list(ctx context.Context, s storage.Store, prefix, after string) (keys []string, err error) {
@@ -123,7 +119,7 @@ func TestLoseResponse(t *testing.T) {
 	if _, err := inner.Stat(t.Context(), "a/1"); !errors.Is(err, storage.ErrNotExist) {
 		t.Errorf("the deletion didn't go through: %v", err)
 	}
-	if _, err := read(t, t.Context(), s, "b"); !errors.Is(err, errBroken) {
+	if _, err := read(t.Context(), s, "b"); !errors.Is(err, errBroken) {
 		t.Errorf("Get: %v", err)
 	}
 }
@@ -154,10 +150,10 @@ func TestBodies(t *testing.T) {
 		{st.FlipByte(9), "0123456788", nil},
 	} {
 		s := st.Faults(t, filled(t), st.Fault{Op: st.Get, Effect: c.effect})
-		if got, err := read(t, t.Context(), s, "a/1"); got != c.want || !errors.Is(err, c.err) {
+		if got, err := read(t.Context(), s, "a/1"); got != c.want || !errors.Is(err, c.err) {
 			t.Errorf("read %q, %v; want %q, %v", got, err, c.want, c.err)
 		}
-		if got, err := read(t, t.Context(), s, "a/1"); got != "0123456789" || err != nil {
+		if got, err := read(t.Context(), s, "a/1"); got != "0123456789" || err != nil {
 			t.Errorf("the second time: %q, %v", got, err)
 		}
 	}
@@ -221,7 +217,7 @@ func TestWaitAndCall(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := read(t, ctx, s, "a/1"); !errors.Is(err, context.Canceled) {
+	if _, err := read(ctx, s, "a/1"); !errors.Is(err, context.Canceled) {
 		t.Errorf("Get: %v; want context.Canceled", err)
 	}
 }
@@ -287,7 +283,7 @@ func TestUnfiredFaultFails(t *testing.T) {
 		r := &recorder{TB: t}
 		s := st.Faults(r, filled(t), c.fault)
 		for range 2 {
-			_, _ = read(t, t.Context(), s, "a/1")
+			_, _ = read(t.Context(), s, "a/1")
 		}
 		r.cleanup()
 		if failed := len(r.errors) > 0; failed != c.fails {

@@ -155,10 +155,28 @@ func putStopsWithContext(t *testing.T, s *suite) {
 		t.Errorf("Put whose context is cancelled: %v; want context.Canceled", err)
 	}
 	s.wantAbsent(t, "endless")
+
+	// What was given up isn't stored, even if the body was read to its end.
 	data := content(1, 100)
-	s.put(t, "endless", data)
-	s.wantContent(t, "endless", data)
+	ctx, cancel = context.WithCancel(t.Context())
+	defer cancel()
+	late := io.MultiReader(bytes.NewReader(data), readerFunc(func([]byte) (int, error) {
+		cancel()
+		return 0, io.EOF
+	}))
+	if _, err := s.Put(ctx, "late", late); !errors.Is(err, context.Canceled) {
+		t.Errorf("Put whose context is cancelled at the body's end: %v; want context.Canceled", err)
+	}
+	s.wantAbsent(t, "late")
+	for _, key := range []string{"endless", "late"} {
+		s.put(t, key, data)
+		s.wantContent(t, key, data)
+	}
 }
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 func putIsInvisibleUntilDone(t *testing.T, s *suite) {
 	data := content(1, s.large)
