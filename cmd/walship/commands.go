@@ -12,6 +12,7 @@ import (
 func commands(e *environment) []*cli.Command {
 	return []*cli.Command{
 		backupCommand(e),
+		restoreCommand(e),
 		keyCommand(e),
 		configCommand(e),
 		versionCommand(e),

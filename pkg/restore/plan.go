@@ -31,6 +31,7 @@ type Catalogue interface {
 	Histories(ctx context.Context, systemID uint64) ([]wal.TimelineID, error)
 	History(ctx context.Context, systemID uint64, timeline wal.TimelineID) (wal.History, error)
 	ListWAL(ctx context.Context, systemID uint64, from wal.FileName) iter.Seq2[repo.WALFile, error]
+	Now(ctx context.Context) (time.Time, error)
 }
 
 // Action is what PostgreSQL does when it has reached the target.
@@ -70,8 +71,6 @@ type Request struct {
 	Tablespaces  map[string]string
 	// RestoreCommand is the restored cluster's restore_command.
 	RestoreCommand string
-	// Now is the storage's clock; a target time behind it is refused.
-	Now time.Time
 }
 
 // Plan is what a restore does, in full. Its JSON form is stable.
@@ -200,6 +199,9 @@ func MakePlan(ctx context.Context, c Catalogue, r Request) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkPast(ctx, c, r.Target); err != nil {
+		return nil, err
+	}
 	p := &Plan{
 		SystemID: systemID, target: r.Target, Directory: r.Directory, WALDirectory: r.WALDirectory,
 		Target:     PlannedTarget{r.Target.Kind, r.Target.Value(), !r.Target.Exclusive, r.Action},
@@ -227,8 +229,20 @@ func (r Request) validate() error {
 	if !slices.Contains([]Action{ActionPause, ActionPromote, ActionShutdown}, r.Action) {
 		return usagef("the target action %q is not one of pause, promote and shutdown", r.Action)
 	}
-	if r.Target.Kind == TargetTime && !r.Now.IsZero() && r.Target.Time.After(r.Now) {
-		return refusef("the target %s is in the future: by the clock of the storage it is %s", r.Target, FormatTime(r.Now))
+	return nil
+}
+
+// checkPast refuses a target time that the storage's clock hasn't reached.
+func checkPast(ctx context.Context, c Catalogue, t Target) error {
+	if t.Kind != TargetTime {
+		return nil
+	}
+	now, err := c.Now(ctx)
+	if err != nil {
+		return fmt.Errorf("plan restore: %w", err)
+	}
+	if t.Time.After(now) {
+		return refusef("the target %s is in the future: by the clock of the storage it is %s", t, FormatTime(now))
 	}
 	return nil
 }

@@ -27,6 +27,8 @@ type fakeCatalogue struct {
 
 func (c *fakeCatalogue) Clusters(context.Context) ([]uint64, error) { return c.clusters, nil }
 
+func (c *fakeCatalogue) Now(context.Context) (time.Time, error) { return clock(11), nil }
+
 func (c *fakeCatalogue) Backups(context.Context, uint64) ([]repo.BackupRef, error) {
 	var refs []repo.BackupRef
 	for _, b := range c.backups {
@@ -155,7 +157,7 @@ func TestPlanChoosesBackup(t *testing.T) {
 		{"time before the end, exclusive", Request{Target: Target{Kind: TargetTime, Time: clock(9), Exclusive: true}}, "20261120T050000Z", 4, "00000004000000000000000D", ""},
 		{"time before all backups", Request{Target: Target{Kind: TargetTime, Time: clock(0)}}, "", 0, "", "2026-11-20 01:00:00+00"},
 		{"time before a named backup", Request{Target: Target{Kind: TargetTime, Time: clock(3)}, Backup: "20261120T050000Z"}, "", 0, "", "2026-11-20 05:00:00+00"},
-		{"time in the future", Request{Target: Target{Kind: TargetTime, Time: clock(12)}, Now: clock(11)}, "", 0, "", "future"},
+		{"time in the future", Request{Target: Target{Kind: TargetTime, Time: clock(12)}}, "", 0, "", "future"},
 		{"LSN", Request{Target: Target{Kind: TargetLSN, LSN: at(7, 0)}}, "20261120T050000Z", 4, "000000010000000000000007", ""},
 		{"LSN of the end", Request{Target: Target{Kind: TargetLSN, LSN: at(9, 0x138), Exclusive: true}}, "20261120T090000Z", 4, "000000030000000000000009", ""},
 		{"LSN before the end", Request{Target: Target{Kind: TargetLSN, LSN: at(9, 0x137)}}, "20261120T050000Z", 4, "000000030000000000000009", ""},

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/walship/walship/pkg/pgdata"
 )
 
 // Result says what a restore made and how to go on. Its JSON form is stable.
@@ -24,9 +26,9 @@ func (p *Plan) result() *Result {
 	r := &Result{Directory: p.Directory, StateDirectory: state, Next: []string{}}
 	say := func(format string, args ...any) { r.Next = append(r.Next, fmt.Sprintf(format, args...)) }
 	if os.Geteuid() == 0 {
-		dirs := []string{shellQuote(state)}
+		dirs := []string{pgdata.ShellWord(state)}
 		for _, pl := range p.places() {
-			dirs = append(dirs, shellQuote(pl.path))
+			dirs = append(dirs, pgdata.ShellWord(pl.path))
 		}
 		say("PostgreSQL doesn't run as root: give the files to its user first, as in chown -R postgres: %s", strings.Join(dirs, " "))
 	}
@@ -37,7 +39,7 @@ func (p *Plan) result() *Result {
 		say("the configuration files that the original kept outside its data directory are copied to %s: look through them for paths and addresses of the original", r.Configuration)
 	}
 	r.Start = fmt.Sprintf("%s -D %s -l %s%s start", pgCtl(p.record.ServerVersion/10000),
-		shellQuote(p.Directory), shellQuote(filepath.Join(state, "server.log")), options)
+		pgdata.ShellWord(p.Directory), pgdata.ShellWord(filepath.Join(state, "server.log")), options)
 	switch {
 	case p.target.Kind == TargetLatest:
 		say("at the end of the archived WAL the server promotes itself and takes writes")
@@ -65,11 +67,11 @@ func (p *Plan) configurationOptions(dir string) string {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	words := []string{"-c " + shellQuote("data_directory="+p.Directory), "-c external_pid_file="}
+	words := []string{"-c " + pgdata.ShellWord("data_directory="+p.Directory), "-c external_pid_file="}
 	for _, name := range names {
-		words = append(words, "-c "+shellQuote(name+"="+filepath.Join(dir, p.record.ConfigurationOf[name])))
+		words = append(words, "-c "+pgdata.ShellWord(name+"="+filepath.Join(dir, p.record.ConfigurationOf[name])))
 	}
-	return " -o " + shellQuote(strings.Join(words, " "))
+	return " -o " + pgdata.ShellWord(strings.Join(words, " "))
 }
 
 // pgCtl returns the usual place of a major's pg_ctl, or its name alone.

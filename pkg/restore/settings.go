@@ -2,7 +2,6 @@ package restore
 
 import (
 	"strconv"
-	"strings"
 
 	"github.com/walship/walship/pkg/pgdata"
 )
@@ -97,20 +96,7 @@ func autoConf(old []byte, set []Setting) []byte {
 }
 
 // RestoreCommand returns the restore_command that runs the program binary
-// with the settings file config: both absolute paths. PostgreSQL replaces %f
-// and %p in it and hands it to a shell.
+// with the settings file config: both absolute paths.
 func RestoreCommand(binary, config string) string {
-	quote := func(path string) string { return strings.ReplaceAll(shellQuote(path), "%", "%%") }
-	return quote(binary) + " --config " + quote(config) + " wal fetch %f %p"
-}
-
-// shellQuote makes s one word of a POSIX shell's command line.
-func shellQuote(s string) string {
-	plain := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+=:@,%", r)
-	}
-	if s != "" && !strings.ContainsFunc(s, func(r rune) bool { return !plain(r) }) {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+	return pgdata.ShellCommand([]string{binary, "--config", config, "wal", "fetch"}, "%f", "%p")
 }

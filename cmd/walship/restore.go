@@ -1,0 +1,366 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"github.com/walship/walship/pkg/config"
+	"github.com/walship/walship/pkg/pgdata"
+	"github.com/walship/walship/pkg/postgres"
+	"github.com/walship/walship/pkg/restore"
+	"github.com/walship/walship/pkg/wal"
+)
+
+func restoreCommand(e *environment) *cli.Command {
+	return &cli.Command{
+		Name:  "restore",
+		Usage: "restore a cluster to an exact moment",
+		Subcommands: []*cli.Command{
+			{
+				Name:  "plan",
+				Usage: "say what a restore would do, and whether the WAL that it needs is there; change nothing",
+				Flags: append(restoreFlags(), jsonFlag()),
+				Action: func(c *cli.Context) error {
+					if _, err := arguments(c); err != nil {
+						return err
+					}
+					return restoreError(e.planRestore(c))
+				},
+			},
+			{
+				Name:  "run",
+				Usage: "restore into a new data directory, and print the command that starts it",
+				Flags: append(append(restoreFlags(), jsonFlag()), e.settingFlags("restore.concurrency", "encryption.identity_files")...),
+				Action: func(c *cli.Context) error {
+					if _, err := arguments(c); err != nil {
+						return err
+					}
+					return restoreError(e.runRestore(c))
+				},
+			},
+		},
+	}
+}
+
+// restoreFlags are the same for the plan and the run.
+func restoreFlags() []cli.Flag {
+	const target = "TARGET (at most one; without any, the end of the archived WAL)"
+	return []cli.Flag{
+		&cli.StringFlag{Name: "target-directory", Usage: "the new data `DIRECTORY`, empty or not there yet"},
+		&cli.StringFlag{Name: "backup", Usage: "start from the backup with this `ID`; without, from the newest one before the target"},
+		systemIDFlag(),
+		&cli.StringFlag{Name: "to-time", Usage: "recover up to `TIME`, with its zone: 2026-11-20T14:25:00Z", Category: target},
+		&cli.StringFlag{Name: "to-lsn", Usage: "recover up to `LSN`", Category: target},
+		&cli.StringFlag{Name: "to-xid", Usage: "recover up to the end of the transaction with this `XID`", Category: target},
+		&cli.StringFlag{Name: "to-name", Usage: "recover up to the restore point `NAME`", Category: target},
+		&cli.BoolFlag{Name: "to-latest", Usage: "recover all archived WAL", Category: target},
+		&cli.BoolFlag{Name: "immediate", Usage: "recover up to the end of the backup", Category: target},
+		&cli.BoolFlag{Name: "exclusive", Usage: "stop before the target, not behind it (time, LSN and XID)"},
+		&cli.StringFlag{Name: "timeline", Usage: "`TIMELINE` to follow: latest, current (the backup's), or a number", Value: restore.TimelineLatest},
+		&cli.StringFlag{Name: "target-action", Usage: "`ACTION` of the server at the target: pause, promote or shutdown", Value: string(restore.ActionPause)},
+		&cli.BoolFlag{Name: "replace", Usage: "the restored cluster takes the place of the original: keep its archiving settings"},
+		&cli.GenericFlag{Name: "tablespace-map", Usage: "restore the tablespace at OLD (or with that OID) to NEW: `OLD=NEW`; may be given several times", Value: &mappingValue{}},
+		&cli.StringFlag{Name: "waldir", Usage: "put pg_wal into this `DIRECTORY`, and a link to it into the data directory"},
+	}
+}
+
+// restoreError gives the errors of pkg/restore their exit codes.
+func restoreError(err error) error {
+	if usage, is := errors.AsType[*restore.UsageError](err); is {
+		return &usageError{usage.Error()}
+	}
+	if _, is := errors.AsType[*restore.RefusedError](err); is {
+		return fmt.Errorf("%w: %w", errUnsafe, err)
+	}
+	return err
+}
+
+func (e *environment) planRestore(c *cli.Context) error {
+	repository, err := e.repository(c.Context, false)
+	if err != nil {
+		return err
+	}
+	request, _, err := e.restoreRequest(c)
+	if err != nil {
+		return err
+	}
+	plan, err := restore.MakePlan(c.Context, repository, request)
+	if err != nil {
+		return err
+	}
+	if err := e.printResult(c, plan, func(w io.Writer) { writePlan(w, plan) }); err != nil {
+		return err
+	}
+	return plan.Err()
+}
+
+// restoreOutput is what restore run prints with --json.
+type restoreOutput struct {
+	Plan   *restore.Plan   `json:"plan"`
+	Result *restore.Result `json:"result"`
+}
+
+func (e *environment) runRestore(c *cli.Context) error {
+	if c.String("target-directory") == "" {
+		return &usageError{"--target-directory is missing: it says where to restore to"}
+	}
+	settings, err := e.config()
+	if err != nil {
+		return err
+	}
+	repository, err := e.repository(c.Context, true)
+	if err != nil {
+		return err
+	}
+	request, private, err := e.restoreRequest(c)
+	if err != nil {
+		return err
+	}
+	plan, err := restore.MakePlan(c.Context, repository, request)
+	if err != nil {
+		return err
+	}
+	if !c.Bool("json") {
+		writePlan(e.out, plan)
+	}
+	result, err := restore.Run(c.Context, repository, plan, restore.Options{
+		Concurrency: settings.Restore.Concurrency, Settings: private, Log: e.logger(),
+	})
+	if err != nil {
+		return err
+	}
+	if strings.HasPrefix(settings.Repository, "s3:") {
+		result.Next = append(result.Next, "the server fetches WAL itself: its environment needs the storage's credentials, as the AWS SDK finds them")
+	}
+	return e.printResult(c, restoreOutput{plan, result}, func(w io.Writer) { writeRestored(w, result) })
+}
+
+// restoreRequest reads the flags. private is the content of the restored
+// cluster's own settings file, nil where it can use the one that is in use.
+func (e *environment) restoreRequest(c *cli.Context) (request restore.Request, private []byte, err error) {
+	request = restore.Request{
+		Backup: c.String("backup"), Timeline: c.String("timeline"), Action: restore.Action(c.String("target-action")),
+		Replace: c.Bool("replace"), Tablespaces: c.Generic("tablespace-map").(*mappingValue).places,
+	}
+	if id := c.String("system-id"); id != "" {
+		if request.SystemID, err = strconv.ParseUint(id, 10, 64); err != nil || request.SystemID == 0 {
+			return request, nil, &usageError{fmt.Sprintf("--system-id=%s isn't a system identifier: pg_controldata prints it", id)}
+		}
+	}
+	if request.Target, err = restoreTarget(c); err != nil {
+		return request, nil, err
+	}
+	for flag, field := range map[string]*string{"target-directory": &request.Directory, "waldir": &request.WALDirectory} {
+		if *field = c.String(flag); *field == "" {
+			continue
+		}
+		if *field, err = filepath.Abs(*field); err != nil {
+			return request, nil, fmt.Errorf("find --%s: %w", flag, err)
+		}
+	}
+	settings, err := e.config()
+	if err != nil {
+		return request, nil, err
+	}
+	binary, err := os.Executable()
+	if err != nil {
+		return request, nil, fmt.Errorf("find this program: %w", err)
+	}
+	file := settings.File()
+	if file == "" || !fromFile(settings) {
+		if private, err = privateSettings(settings); err != nil {
+			return request, nil, err
+		}
+		file = restore.SettingsFile(request.Directory)
+	}
+	request.RestoreCommand = restore.RestoreCommand(binary, file)
+	return request, private, nil
+}
+
+// fetchSettings are the settings that wal fetch depends on.
+func fetchSettings() []string {
+	return []string{"repository", "encryption.identity_files", "wal.prefetch", "wal.fetch_deadline", "state_directory"}
+}
+
+// fromFile tells whether a fetch that only knows the settings file does the
+// same as one that knows all of the present settings.
+func fromFile(settings *config.Config) bool {
+	for _, key := range fetchSettings() {
+		if kind := settings.Origin(key).Kind; kind == config.OriginEnvironment || kind == config.OriginFlag {
+			return false
+		}
+	}
+	return true
+}
+
+// privateSettings are the contents of a settings file of the restored
+// cluster's own.
+func privateSettings(settings *config.Config) ([]byte, error) {
+	if u, err := url.Parse(settings.Repository); err == nil && u.User != nil {
+		return nil, &usageError{"the repository's URL has credentials in it, which would be written to the restored cluster's settings: leave them to the AWS SDK's conventions"}
+	}
+	keys := fetchSettings()
+	if settings.Origin("state_directory").Kind == config.OriginDefault {
+		keys = keys[:len(keys)-1] // the server's own default, not this user's
+	}
+	return append([]byte("# Settings of this restored cluster's restore_command, written by walship restore run.\n"), settings.Format(keys...)...), nil
+}
+
+// restoreTarget reads the flags of the target.
+func restoreTarget(c *cli.Context) (restore.Target, error) {
+	target := restore.Target{Kind: restore.TargetLatest, Exclusive: c.Bool("exclusive")}
+	var given []string
+	for _, t := range []struct {
+		flag  string
+		kind  restore.TargetKind
+		parse func(value string) error
+	}{
+		{"to-time", restore.TargetTime, func(s string) (err error) { target.Time, err = restore.ParseTime(s, time.Local); return err }},
+		{"to-lsn", restore.TargetLSN, func(s string) (err error) { target.LSN, err = wal.ParseLSN(s); return err }},
+		{"to-xid", restore.TargetXID, func(s string) (err error) { target.XID, err = restore.ParseXID(s); return err }},
+		{"to-name", restore.TargetName, func(s string) error { target.Name = s; return nil }},
+		{"to-latest", restore.TargetLatest, nil},
+		{"immediate", restore.TargetImmediate, nil},
+	} {
+		if !c.IsSet(t.flag) || t.parse == nil && !c.Bool(t.flag) {
+			continue
+		}
+		given = append(given, "--"+t.flag)
+		target.Kind = t.kind
+		if t.parse != nil {
+			if err := t.parse(c.String(t.flag)); err != nil {
+				return target, &usageError{fmt.Sprintf("--%s: %v", t.flag, err)}
+			}
+		}
+	}
+	if len(given) > 1 {
+		return target, &usageError{strings.Join(given, " and ") + " are given: a restore has one target"}
+	}
+	return target, target.Validate()
+}
+
+// mappingValue is the value of --tablespace-map, which may come several times.
+type mappingValue struct{ places map[string]string }
+
+// Set reads OLD=NEW. As in pg_basebackup, \= stands for a = in a path.
+func (v *mappingValue) Set(text string) error {
+	var parts []string
+	var part strings.Builder
+	for i := 0; i < len(text); i++ {
+		switch {
+		case text[i] == '\\' && i+1 < len(text) && text[i+1] == '=':
+			i++
+			part.WriteByte('=')
+		case text[i] == '=':
+			parts = append(parts, part.String())
+			part.Reset()
+		default:
+			part.WriteByte(text[i])
+		}
+	}
+	parts = append(parts, part.String())
+	if len(parts) != 2 || parts[0] == "" || parts[1] == "" {
+		return fmt.Errorf("%q isn't of the form OLD=NEW", text)
+	}
+	if _, twice := v.places[parts[0]]; twice {
+		return fmt.Errorf("%s is mapped twice", parts[0])
+	}
+	if v.places == nil {
+		v.places = map[string]string{}
+	}
+	v.places[parts[0]] = parts[1]
+	return nil
+}
+
+func (v *mappingValue) String() string { return "" }
+
+// writePlan prints a plan for people.
+func writePlan(w io.Writer, p *restore.Plan) {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	line := func(key, format string, args ...any) { fmt.Fprintf(table, key+"\t"+format+"\n", args...) }
+	line("cluster", "%d", p.SystemID)
+	line("target", "%s", targetText(p))
+	line("backup", "%s (PostgreSQL %s on %s), ended %s at LSN %s", p.Backup.ID,
+		postgres.VersionString(p.Backup.ServerVersion), p.Backup.Host, timeText(p.Backup.StopTime), p.Backup.StopLSN)
+	for i, s := range p.Path {
+		key := ""
+		if i == 0 {
+			key = "timelines"
+		}
+		switch {
+		case s.End == "":
+			line(key, "%d from %s on", uint32(s.Timeline), s.Start)
+		case s.Reason == "":
+			line(key, "%d from %s to %s", uint32(s.Timeline), s.Start, s.End)
+		default:
+			line(key, "%d from %s to %s (%s)", uint32(s.Timeline), s.Start, s.End, s.Reason)
+		}
+	}
+	line("WAL", "%d segments, %s to %s: usable until %s", p.WAL.Needed, p.WAL.First, p.WAL.Last, p.WAL.Until)
+	for _, name := range p.WAL.Missing {
+		line("", "missing: %s", name)
+	}
+	for _, name := range p.WAL.Partial {
+		line("", "partial, not used: %s", name)
+	}
+	line("download", "%s in %d objects and the WAL", sizeText(p.DownloadSize), p.Backup.Objects)
+	directory := p.Directory
+	if directory == "" {
+		directory = "the data directory"
+	}
+	line("space", "%s in %d files, in %s", sizeText(p.DataSize), p.Files, directory)
+	for _, t := range p.Tablespaces {
+		if !t.InPlace {
+			line("", "%s of tablespace %d in %s (was in %s)", sizeText(t.Size), t.OID, t.RestoreTo, t.Location)
+		}
+	}
+	for i, s := range p.Settings {
+		key := ""
+		if i == 0 {
+			key = "settings"
+		}
+		line(key, "%s = %s", s.Name, pgdata.QuoteSetting(s.Value))
+	}
+	line("", "and an empty %s", p.SignalFile)
+	table.Flush() // w remembers an error
+	for _, list := range []struct {
+		key   string
+		texts []string
+	}{{"note", p.Notes}, {"warning", p.Warnings}, {"problem", p.Problems}} {
+		for _, text := range list.texts {
+			fmt.Fprintf(w, "%s: %s\n", list.key, text)
+		}
+	}
+}
+
+func targetText(p *restore.Plan) string {
+	text := string(p.Target.Kind)
+	if p.Target.Kind != restore.TargetLatest && p.Target.Kind != restore.TargetImmediate {
+		text += " " + p.Target.Value
+		if !p.Target.Inclusive {
+			text += ", exclusive"
+		}
+	}
+	if p.Target.Kind == restore.TargetLatest {
+		return text + ", then promote"
+	}
+	return text + ", then " + string(p.Target.Action)
+}
+
+// writeRestored prints for people what is to be done now.
+func writeRestored(w io.Writer, r *restore.Result) {
+	fmt.Fprintf(w, "\nrestored into %s\n", r.Directory)
+	for _, text := range r.Next {
+		fmt.Fprintf(w, "note: %s\n", text)
+	}
+	fmt.Fprintf(w, "start it with:\n  %s\n", r.Start)
+}
