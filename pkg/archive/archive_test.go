@@ -144,7 +144,8 @@ func (s *site) fetch(t *testing.T, name string, o FetchOptions) (string, error) 
 	t.Helper()
 	o.SystemID, o.Log = cluster, quiet
 	path := filepath.Join(s.dir, "RECOVERYXLOG")
-	return path, Fetch(t.Context(), s.Repository, parse(t, name), path, o)
+	open := func(context.Context) (*repo.Repository, error) { return s.Repository, nil }
+	return path, Fetch(t.Context(), open, parse(t, name), path, o)
 }
 
 const first, second = "000000010000000000000001", "000000010000000000000002"

@@ -33,8 +33,23 @@ func (p *push) compare(ctx context.Context, src source) error {
 	if header.PlainSize == want.PlainSize && header.Digest.Algorithm == digest.Algorithm && bytes.Equal(header.Digest.Sum, digest.Sum) {
 		return nil
 	}
+	if p.sameWAL(src.summary, header.Fields) {
+		return nil
+	}
 	return fmt.Errorf("%w: object %s in the repository has other content (%s, here %s): another server archives under this cluster's name; "+
 		"stop one of them, and give a copy that was promoted or cloned a repository of its own", ErrConflict, p.key, header.Digest, digest)
+}
+
+// sameWAL says whether the stored segment has the same records up to the same
+// end: a standby's copy may differ behind the last of them. A segment that
+// doesn't end as a complete one does proves nothing that way, unless it is a
+// partial one.
+func (p *push) sameWAL(here wal.Summary, stored []wal.Field) bool {
+	if !here.Ending.Complete() && (p.name.Kind != wal.KindPartial || here.Records == 0) {
+		return false
+	}
+	there, err := wal.ParseSummary(stored)
+	return err == nil && here.SameWAL(there)
 }
 
 // storedHeader reads the header of the object that is there.

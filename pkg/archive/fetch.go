@@ -36,21 +36,25 @@ type FetchOptions struct {
 	Log     *slog.Logger
 }
 
+// Opener opens the repository. It is called again after an error, unless that
+// wraps ErrRefused.
+type Opener func(ctx context.Context) (*repo.Repository, error)
+
 // Fetch gets a file from the repository and puts it at path, complete and
 // checked; path is replaced. Nothing is left at path on an error. It tries
 // again while that may help and ctx lasts: the caller's deadline is the one
 // of ctx. The error wraps ErrAbsent when the file isn't in the repository, or
 // when a standby is to ask again later; any other error must not be told to
 // PostgreSQL as "not there".
-func Fetch(ctx context.Context, r *repo.Repository, name wal.FileName, path string, o FetchOptions) error {
-	f := &fetch{repository: r, name: name, key: r.FileKey(o.SystemID, name), path: path, o: o}
+func Fetch(ctx context.Context, open Opener, name wal.FileName, path string, o FetchOptions) error {
+	f := &fetch{open: open, name: name, path: path, o: o}
 	var err error
 	if o.Standby && name.Kind == wal.KindSegment {
 		err = f.forStandby(ctx)
 	} else {
 		err = f.retrying(ctx)
 	}
-	if errors.Is(err, storage.ErrNotExist) {
+	if f.absent(err) {
 		err = ErrAbsent
 	}
 	if err != nil {
@@ -60,11 +64,17 @@ func Fetch(ctx context.Context, r *repo.Repository, name wal.FileName, path stri
 }
 
 type fetch struct {
-	repository *repo.Repository
+	open       Opener
+	repository *repo.Repository // once it is open
 	name       wal.FileName
 	key        string
 	path       string
 	o          FetchOptions
+}
+
+// absent says whether err is the storage's word that the file isn't there.
+func (f *fetch) absent(err error) bool {
+	return f.repository != nil && errors.Is(err, storage.ErrNotExist)
 }
 
 // forStandby answers a standby's request for a segment. A standby asks for
@@ -83,7 +93,7 @@ func (f *fetch) forStandby(ctx context.Context) error {
 	within, cancel := context.WithTimeout(ctx, standbyPatience)
 	defer cancel()
 	err = f.retrying(within)
-	if err == nil || errors.Is(err, storage.ErrNotExist) {
+	if err == nil || f.absent(err) {
 		if clearErr := f.o.Unknown.clear(f.name); clearErr != nil {
 			return localError{clearErr}
 		}
@@ -106,7 +116,7 @@ func outage(err error) bool {
 	if _, local := errors.AsType[localError](err); local {
 		return false
 	}
-	for _, target := range []error{object.ErrCorrupt, object.ErrUnsupported, crypto.ErrNoIdentity, storage.ErrInvalid, context.Canceled} {
+	for _, target := range []error{ErrRefused, object.ErrCorrupt, object.ErrUnsupported, crypto.ErrNoIdentity, storage.ErrInvalid, context.Canceled} {
 		if errors.Is(err, target) {
 			return false
 		}
@@ -143,6 +153,13 @@ func (e localError) Unwrap() error { return e.err }
 
 // once fetches the file beside its destination and renames it.
 func (f *fetch) once(ctx context.Context) error {
+	if f.repository == nil {
+		r, err := f.open(ctx)
+		if err != nil {
+			return err
+		}
+		f.repository, f.key = r, r.FileKey(f.o.SystemID, f.name)
+	}
 	body, info, err := f.repository.Store.Get(ctx, f.key, 0, -1)
 	if err != nil {
 		return err

@@ -27,7 +27,9 @@ type PushOptions struct {
 	// SystemID is the cluster's system identifier as pg_control says it. A
 	// segment whose header says another is refused.
 	SystemID uint64
-	Log      *slog.Logger
+	// Strict refuses a segment whose WAL is damaged.
+	Strict bool
+	Log    *slog.Logger
 }
 
 // Pushed is what became of a push.
@@ -51,7 +53,7 @@ func Push(ctx context.Context, r *repo.Repository, path string, o PushOptions) (
 	if err != nil {
 		return Pushed{}, fmt.Errorf("push %s: %w: %w", path, ErrRefused, err)
 	}
-	p := &push{repository: r, name: name, key: r.FileKey(o.SystemID, name), systemID: o.SystemID, log: o.Log}
+	p := &push{repository: r, name: name, key: r.FileKey(o.SystemID, name), systemID: o.SystemID, strict: o.Strict, log: o.Log}
 	done, err := p.run(ctx, path)
 	if err != nil {
 		return Pushed{}, fmt.Errorf("push %s: %w", path, refusal(err))
@@ -76,15 +78,17 @@ type push struct {
 	systemID   uint64
 	name       wal.FileName
 	key        string
+	strict     bool
 	log        *slog.Logger
 }
 
 // source is a file to push, which can be read again from its start.
 type source struct {
-	header object.Header // with size and digest, once checked
-	file   io.ReaderAt
-	data   []byte // the content, when it is held in memory
-	held   bool
+	header  object.Header // with size and digest, once checked
+	summary wal.Summary   // of a segment, once checked
+	file    io.ReaderAt
+	data    []byte // the content, when it is held in memory
+	held    bool
 }
 
 // open reads the content from its start.
@@ -177,7 +181,10 @@ func (p *push) check(src *source) error {
 		if err != nil {
 			return fmt.Errorf("read: %w", err)
 		}
-		src.header.Fields = summary.Fields()
+		if err := p.judge(summary); err != nil {
+			return err
+		}
+		src.summary, src.header.Fields = summary, summary.Fields()
 	case wal.KindTimelineHistory:
 		data, err := io.ReadAll(content)
 		if err != nil {
@@ -191,6 +198,22 @@ func (p *push) check(src *source) error {
 		return fmt.Errorf("read: %w", err)
 	}
 	src.header.Digest = object.Digest{Algorithm: object.Fastest(), Sum: digest.Sum(nil)}
+	return nil
+}
+
+// judge says what is done with a segment whose WAL is damaged. PostgreSQL will
+// not hand it over any better, and what stands before the damage is worth
+// keeping: so it is archived, and reported loudly, unless the caller is
+// strict.
+func (p *push) judge(summary wal.Summary) error {
+	if summary.Ending != wal.EndingDamaged {
+		return nil
+	}
+	if p.strict {
+		return fmt.Errorf("%w: its WAL is damaged at %s: %s", ErrRefused, summary.End, summary.Problem)
+	}
+	p.log.Error("the segment's WAL is damaged: it is archived as it is, and recovery will end there; take a new base backup",
+		"segment", p.name.String(), "at", summary.End.String(), "problem", summary.Problem)
 	return nil
 }
 
