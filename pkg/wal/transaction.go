@@ -161,7 +161,7 @@ func (r *Record) ended(action TransactionAction, cut cutter) (Transaction, error
 		cut.uint32() // its default tablespace
 	}
 	if flags&hasSubtransactions != 0 {
-		t.Subtransactions = cut.xids(cut.uint32())
+		t.Subtransactions = cut.numbers(cut.uint32())
 	}
 	if flags&hasRelFiles != 0 {
 		t.Dropped = cut.relFiles(cut.uint32())
@@ -202,7 +202,7 @@ func (r *Record) prepared(action TransactionAction, cut cutter) (Transaction, er
 		return Transaction{}, errRecordLength
 	}
 	t.GID, _, _ = cutString(gid[16:])
-	t.Subtransactions = cut.xids(subtransactions)
+	t.Subtransactions = cut.numbers(subtransactions)
 	cut.pad(subtransactions, 4)
 	t.Dropped = cut.relFiles(onCommit)
 	cut.pad(onCommit, relFileSize)
@@ -245,16 +245,16 @@ func (c *cutter) pad(count uint32, size int) {
 	}
 }
 
-func (c *cutter) xids(count uint32) []uint32 {
+func (c *cutter) numbers(count uint32) []uint32 {
 	items := cutter{rest: c.items(count, 4)}
 	if len(items.rest) == 0 {
 		return nil
 	}
-	xids := make([]uint32, 0, count)
+	numbers := make([]uint32, 0, count)
 	for len(items.rest) > 0 {
-		xids = append(xids, items.uint32())
+		numbers = append(numbers, items.uint32())
 	}
-	return xids
+	return numbers
 }
 
 func (c *cutter) relFiles(count uint32) []RelFile {
