@@ -53,6 +53,9 @@ func prepare(d Deps, o Options, facts postgres.Facts) (*run, error) {
 	if o.DataDirectory == "" {
 		o.DataDirectory = facts.DataDirectory
 	}
+	if d.Repository.Sealer == nil {
+		return nil, repo.ErrNoRecipients
+	}
 	if err := checkFacts(facts); err != nil {
 		return nil, err
 	}
