@@ -30,7 +30,7 @@ func backupCommand(e *environment) *cli.Command {
 				Usage: "take a base backup of a running primary, on its own host",
 				Flags: append([]cli.Flag{
 					&cli.StringFlag{Name: "label", Usage: "`TEXT` that the backup's label and record carry", Value: "walship base backup"},
-					&cli.StringFlag{Name: "checkpoint", Usage: "`fast`: start at once; spread: wait for a checkpoint that doesn't burden the server", Value: "fast"},
+					&cli.StringFlag{Name: "checkpoint", Usage: "`MODE` of the checkpoint that begins the backup: fast, at once; or spread, which doesn't burden the server and takes minutes", Value: "fast"},
 					&cli.StringFlag{Name: "manifest-checksums", Usage: "`ALGORITHM` for the checksum of each file: NONE, CRC32C, SHA224, SHA256, SHA384 or SHA512", Value: string(pgdata.ChecksumCRC32C)},
 					&cli.DurationFlag{Name: "wal-timeout", Usage: "give up when for so long no segment that the backup needs arrives in the archive", Value: backup.DefaultWALTimeout},
 					jsonFlag(),
