@@ -85,11 +85,11 @@ func restoreError(err error) error {
 }
 
 func (e *environment) planRestore(c *cli.Context) error {
-	repository, err := e.repository(c.Context, false)
+	request, _, err := e.restoreRequest(c)
 	if err != nil {
 		return err
 	}
-	request, _, err := e.restoreRequest(c)
+	repository, err := e.repository(c.Context, false)
 	if err != nil {
 		return err
 	}
@@ -113,15 +113,15 @@ func (e *environment) runRestore(c *cli.Context) error {
 	if c.String("target-directory") == "" {
 		return &usageError{"--target-directory is missing: it says where to restore to"}
 	}
+	request, private, err := e.restoreRequest(c)
+	if err != nil {
+		return err
+	}
 	settings, err := e.config()
 	if err != nil {
 		return err
 	}
 	repository, err := e.repository(c.Context, true)
-	if err != nil {
-		return err
-	}
-	request, private, err := e.restoreRequest(c)
 	if err != nil {
 		return err
 	}
