@@ -36,7 +36,7 @@ func status(code int, name string) func(http.ResponseWriter, *http.Request, http
 	return func(w http.ResponseWriter, _ *http.Request, _ http.HandlerFunc) { fakeError(w, code, name) }
 }
 
-const oneRequest, inParts = 100 << 10, 12 << 20
+const oneRequest, inParts = 100 << 10, 5<<20 + 1
 
 // TestPutSurvives lists failures that a write gets over by itself, of bodies
 // that can and can't seek (faults 11, 15, 16).
