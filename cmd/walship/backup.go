@@ -276,9 +276,9 @@ func chosenClusters(ctx context.Context, repository *repo.Repository, systemID s
 	if systemID == "" {
 		return repository.Clusters(ctx)
 	}
-	id, err := strconv.ParseUint(systemID, 10, 64)
+	id, err := parseSystemID(systemID)
 	if err != nil {
-		return nil, &usageError{fmt.Sprintf("--system-id=%s isn't a system identifier: pg_controldata prints it", systemID)}
+		return nil, err
 	}
 	return []uint64{id}, nil
 }
@@ -307,4 +307,3 @@ func sizeText(n int64) string {
 	}
 	return fmt.Sprintf("%.1f %s", size, units[unit])
 }
-

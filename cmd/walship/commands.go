@@ -11,6 +11,8 @@ import (
 // commands are walship's commands in the order in which help lists them.
 func commands(e *environment) []*cli.Command {
 	return []*cli.Command{
+		initCommand(e),
+		walCommand(e),
 		backupCommand(e),
 		restoreCommand(e),
 		keyCommand(e),
