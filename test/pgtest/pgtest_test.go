@@ -207,7 +207,7 @@ func TestStragglers(t *testing.T) {
 		}
 		var found []process
 		WaitFor(t, "the command", func() bool {
-			found = stragglers(dir)
+			found = runningIn(dir)
 			return len(found) == 1 && strings.Contains(found[0].command(), "sleep 60") && !strings.Contains(found[0].command(), "setpriv")
 		})
 		if found[0].pid != cmd.Process.Pid {
@@ -222,4 +222,16 @@ func TestStragglers(t *testing.T) {
 			t.Errorf("stragglers = %v after %v", left, time.Since(start))
 		}
 	})
+}
+
+func TestBuildWalship(t *testing.T) {
+	walship := BuildWalship(t)
+	each(t, func(t *testing.T, major Major) {
+		if out := MustRun(t, Command(t.Context(), t, major, walship, "--help")); !strings.Contains(out, "walship") {
+			t.Errorf("walship --help printed %q", out)
+		}
+	})
+	if again := BuildWalship(t); again != walship {
+		t.Errorf("built %s, then %s", walship, again)
+	}
 }

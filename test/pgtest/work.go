@@ -179,21 +179,27 @@ func descendants(pid int) []process {
 	return found
 }
 
-// stragglers lists the processes whose working directory is below dir and that
-// don't end by themselves in a moment, as the last children of a server do.
+// stragglers lists the processes in dir that don't end by themselves in a
+// moment, as the last children of a server do.
 func stragglers(dir string) []process {
 	var found []process
 	poll(2*time.Second, func() bool {
-		found = found[:0]
-		for _, p := range processes() {
-			// In another mount namespace, the path has a prefix.
-			cwd, err := os.Readlink(filepath.Join("/proc", strconv.Itoa(p.pid), "cwd"))
-			if err == nil && strings.Contains(cwd+"/", dir+"/") && p.pid != os.Getpid() {
-				found = append(found, p)
-			}
-		}
+		found = runningIn(dir)
 		return len(found) == 0
 	})
+	return found
+}
+
+// runningIn lists the processes whose working directory is dir or below it.
+func runningIn(dir string) []process {
+	var found []process
+	for _, p := range processes() {
+		// In another mount namespace, the path has a prefix.
+		cwd, err := os.Readlink(filepath.Join("/proc", strconv.Itoa(p.pid), "cwd"))
+		if err == nil && strings.Contains(cwd+"/", dir+"/") && p.pid != os.Getpid() {
+			found = append(found, p)
+		}
+	}
 	return found
 }
 
