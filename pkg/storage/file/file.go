@@ -118,8 +118,7 @@ func (s *Store) Put(ctx context.Context, key string, body io.Reader) (storage.In
 	if err := check(ctx, "put", key); err != nil {
 		return storage.Info{}, err
 	}
-	folder := path.Dir(key)
-	if err := s.makeFolder(folder); err != nil {
+	if err := s.makeFolder(path.Dir(key)); err != nil {
 		return storage.Info{}, s.putError(key, err)
 	}
 	f, err := durable.Create(s.root, key)
