@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"encoding"
 	"errors"
 	"fmt"
 	"io"
@@ -73,12 +74,32 @@ func readFile(path string) ([]byte, fs.FileMode, error) {
 	return data, info.Mode(), nil
 }
 
-// decode sets what the file sets. Messages carry positions, never lines of
-// the file, which may hold a secret.
+// decode sets what the file sets. Messages carry positions or keys, never
+// lines of the file, which may hold a secret.
 func (c *Config) decode(data []byte) error {
+	var tree map[string]any
+	if err := toml.Unmarshal(data, &tree); err != nil {
+		return withPosition(err)
+	}
+	for _, k := range Keys() {
+		value, found := inTree(tree, k.Name)
+		if !found {
+			continue
+		}
+		c.origins[k.Name] = Origin{OriginFile, c.file}
+		if _, units := k.field(c).(encoding.TextUnmarshaler); units {
+			if err := setField(k.field(c), fmt.Sprint(value)); err != nil {
+				return fmt.Errorf("%s: %w", k.Name, err)
+			}
+		}
+	}
 	decoder := toml.NewDecoder(bytes.NewReader(data))
 	decoder.DisallowUnknownFields()
-	err := decoder.Decode(c)
+	return withPosition(decoder.Decode(c))
+}
+
+// withPosition says where in the file an error of the TOML library is.
+func withPosition(err error) error {
 	if unknown, is := errors.AsType[*toml.StrictMissingError](err); is {
 		first := unknown.Errors[0]
 		line, _ := first.Position()
@@ -92,27 +113,18 @@ func (c *Config) decode(data []byte) error {
 		}
 		return fmt.Errorf("line %d, column %d: %s", line, column, what)
 	}
-	if err != nil {
-		return err
-	}
-	var tree map[string]any
-	if err := toml.Unmarshal(data, &tree); err != nil {
-		return err
-	}
-	for _, k := range Keys() {
-		if inTree(tree, k.Name) {
-			c.origins[k.Name] = Origin{OriginFile, c.file}
-		}
-	}
-	return nil
+	return err
 }
 
-func inTree(tree map[string]any, key string) bool {
+func inTree(tree map[string]any, key string) (any, bool) {
 	section, name, nested := strings.Cut(key, ".")
 	value, found := tree[section]
 	if !found || !nested {
-		return found
+		return value, found
 	}
 	inner, isTable := value.(map[string]any)
-	return isTable && inTree(inner, name)
+	if !isTable {
+		return nil, false
+	}
+	return inTree(inner, name)
 }
