@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/walship/walship/pkg/archive"
@@ -30,15 +31,12 @@ func groupOf(args []string) group {
 		if arg != "wal" {
 			continue
 		}
-		for _, next := range args[i+1:] {
-			switch {
-			case next == "push":
-				return groupPush
-			case next == "fetch":
-				return groupFetch
-			case !strings.HasPrefix(next, "-"):
-				return groupOther
-			}
+		rest := slices.DeleteFunc(slices.Clone(args[i+1:]), func(s string) bool { return strings.HasPrefix(s, "-") })
+		switch {
+		case len(rest) > 0 && rest[0] == "push":
+			return groupPush
+		case len(rest) > 0 && rest[0] == "fetch":
+			return groupFetch
 		}
 	}
 	return groupOther
@@ -63,13 +61,13 @@ type outcome struct {
 }
 
 // outcomes is the one table of exit codes: the first row that an error is of
-// decides. The last row is of any error.
+// decides. The last row is of any error. docs/exit-codes.md has it too.
 func outcomes() []outcome {
 	return []outcome{
 		{"success", [3]int{0, 0, 0}, func(err error) bool { return err == nil }},
+		{"wrong usage or configuration", [3]int{2, 30, 255}, isUsage},
 		{"the file isn't in the archive", [3]int{1, 10, 1}, wraps(archive.ErrAbsent)},
 		{"conflict: another writer", [3]int{1, 20, 255}, wraps(archive.ErrConflict)},
-		{"wrong usage or configuration", [3]int{2, 30, 255}, isUsage},
 		{"done, but degraded", [3]int{3, 10, 255}, wraps(errDegraded)},
 		{"refused for safety", [3]int{4, 30, 255}, isUnsafe},
 		{"refused: no further try will help", [3]int{1, 30, 255}, wraps(
