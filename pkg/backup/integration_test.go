@@ -261,7 +261,7 @@ func TestKilledBackup(t *testing.T) { // faults 10 and 38
 	p := newPlant(t, 15)
 	walship := pgtest.BuildWalship(t)
 	config := pgtest.WriteNobody(t, filepath.Join(p.work, "walship.toml"),
-		"repository = 'file://"+p.dir+"'\nencryption.recipients = ['"+p.recipient+"']\npostgres.connection = '"+strings.ReplaceAll(p.cluster.ConnString("postgres"), "'", `"`)+"'\n")
+		"repository = 'file://"+p.dir+"'\nencryption.recipients = ['"+p.recipient+"']\n")
 	shell(t, "chown -R 65534:65534 '"+p.dir+"'")
 	command := func(args ...string) *exec.Cmd {
 		return p.cluster.Command(t.Context(), t, walship, append([]string{"--config", config}, args...)...)
@@ -332,8 +332,7 @@ func TestKilledBackup(t *testing.T) { // faults 10 and 38
 		}
 	})
 	t.Run("whole", func(t *testing.T) {
-		stop := p.archive(t.Context(), t)
-		defer stop()
+		p.cluster.Configure(t, "archive_command", walship+" --config "+config+" wal push %p")
 		pgtest.MustRun(t, command("backup", "push", "--label", "by hand", "--checkpoint=fast", "--manifest-checksums=sha512"))
 		if got := pgtest.MustRun(t, command("backup", "list")); !strings.Contains(got, "by hand") {
 			t.Errorf("the list is %s", got)
