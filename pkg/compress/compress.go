@@ -10,6 +10,7 @@
 package compress
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 
@@ -115,7 +116,7 @@ type Reader struct {
 // source that ends early, or goes on behind the frame, is an error; the source
 // is read to its end before Read returns io.EOF.
 func NewReader(src io.Reader, maxWindow uint64) (*Reader, error) {
-	frame := &frameReader{src: src, maxWindow: maxWindow}
+	frame := &frameReader{src: src}
 	dec, err := zstd.NewReader(frame,
 		zstd.WithDecoderConcurrency(1),
 		zstd.WithDecoderMaxWindow(max(maxWindow, zstd.MinWindowSize)),
@@ -130,14 +131,9 @@ func NewReader(src io.Reader, maxWindow uint64) (*Reader, error) {
 // Read returns decompressed bytes; the checksum is checked before io.EOF.
 func (r *Reader) Read(p []byte) (int, error) {
 	n, err := r.dec.Read(p)
-	switch {
-	case err == nil:
-		return n, nil
-	case r.frame.err != nil && r.frame.err != io.EOF:
+	if err == io.EOF && r.frame.err != io.EOF {
 		// The decoder takes some errors of its source for a clean end.
-		return n, r.frame.err
-	case err == io.EOF && r.frame.err != io.EOF:
-		return n, errCut
+		return n, cmp.Or(r.frame.err, errCut)
 	}
 	return n, err
 }

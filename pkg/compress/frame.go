@@ -23,13 +23,10 @@ var (
 // that decoders are used to tolerate: no frame at all, several of them,
 // skippable frames, trailing bytes, a source that breaks at a frame's end.
 type frameReader struct {
-	src       io.Reader
-	maxWindow uint64
-
+	src      io.Reader
 	state    func(*frameReader) error // what comes next; nil before the frame
 	head     []byte                   // parsed and not yet passed on
 	body     int                      // bytes of the source to pass on as they are
-	last     bool                     // the current block is the last one
 	err      error                    // final; io.EOF when the frame and the source have ended
 	headData [16]byte
 }
@@ -77,47 +74,15 @@ func (f *frameReader) frameHeader() error {
 	case descriptor&0x04 == 0:
 		return errors.New("zstd frame has no checksum")
 	}
-	var window uint64
-	if !single {
-		if err := f.take(1); err != nil {
-			return err
-		}
-		d := f.head[5]
-		base := uint64(1) << (10 + d>>3)
-		window = base + base/8*uint64(d&7)
-	}
-	at := len(f.head)
-	if err := f.take(contentSizeLength(descriptor>>6, single)); err != nil {
-		return err
-	}
-	if single {
-		window = contentSize(f.head[at:])
-	}
-	if window > f.maxWindow {
-		return fmt.Errorf("zstd frame needs a window of %d bytes, allowed are %d", window, f.maxWindow)
+	rest := 1 << (descriptor >> 6) // the content's size
+	switch {
+	case !single && descriptor>>6 == 0:
+		rest = 1 // the window
+	case !single:
+		rest++
 	}
 	f.state = (*frameReader).blockHeader
-	return nil
-}
-
-// contentSizeLength returns the length of the frame's content size field.
-func contentSizeLength(flag byte, single bool) int {
-	if flag == 0 && !single {
-		return 0
-	}
-	return 1 << flag
-}
-
-func contentSize(field []byte) uint64 {
-	switch len(field) {
-	case 1:
-		return uint64(field[0])
-	case 2:
-		return uint64(binary.LittleEndian.Uint16(field)) + 256
-	case 4:
-		return uint64(binary.LittleEndian.Uint32(field))
-	}
-	return binary.LittleEndian.Uint64(field)
+	return f.take(rest)
 }
 
 // blockHeader reads the header of the next block (RFC 8878, 3.1.1.2).
@@ -127,7 +92,6 @@ func (f *frameReader) blockHeader() error {
 		return err
 	}
 	header := uint32(f.head[0]) | uint32(f.head[1])<<8 | uint32(f.head[2])<<16
-	f.last = header&1 != 0
 	f.body = int(header >> 3)
 	const repeated, reserved = 1, 3
 	switch header >> 1 & 3 {
@@ -136,7 +100,7 @@ func (f *frameReader) blockHeader() error {
 	case reserved:
 		return errors.New("zstd block of a reserved type")
 	}
-	if f.last {
+	if last := header&1 != 0; last {
 		f.state = (*frameReader).checksum
 	}
 	return nil

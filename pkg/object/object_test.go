@@ -293,6 +293,56 @@ func TestHeaderAlone(t *testing.T) {
 	}
 }
 
+// TestHeaderOfOtherForm: a header that says recipients in the form without
+// encryption, and one that says none in the encrypted form.
+func TestHeaderOfOtherForm(t *testing.T) {
+	recipients, ids := newKey(t, false)
+	h := part()
+	h.Repository = repository
+	write := func(dst io.Writer, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		w, err := compress.NewWriter(dst, compress.Default)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var encrypted, plain bytes.Buffer
+	record, err := h.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	age, err := recipients.Seal(&encrypted, record)
+	write(age, err)
+	if err := age.Close(); err != nil {
+		t.Fatal(err)
+	}
+	h.Recipients = recipients.Fingerprints()
+	if record, err = h.Marshal(); err != nil {
+		t.Fatal(err)
+	}
+	write(&plain, compress.WriteSkippable(&plain, record))
+
+	for name, test := range map[string]struct {
+		opener object.Opener
+		stored []byte
+	}{
+		"encrypted": {object.Opener{Repository: repository, Encrypted: true, Identities: ids}, encrypted.Bytes()},
+		"plain":     {object.Opener{Repository: repository}, plain.Bytes()},
+	} {
+		_, openErr := open(&test.opener, test.stored, part())
+		_, readErr := object.ReadHeader(bytes.NewReader(test.stored))
+		if !errors.Is(openErr, object.ErrCorrupt) || !errors.Is(readErr, object.ErrCorrupt) {
+			t.Errorf("%s: Open %v, ReadHeader %v", name, openErr, readErr)
+		}
+	}
+}
+
 // TestIdentities: fault 46, the wrong identity is told which one is expected;
 // any of several recipients opens.
 func TestIdentities(t *testing.T) {
