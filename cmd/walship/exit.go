@@ -10,6 +10,7 @@ import (
 	"github.com/walship/walship/pkg/config"
 	"github.com/walship/walship/pkg/crypto"
 	"github.com/walship/walship/pkg/object"
+	"github.com/walship/walship/pkg/pgdata"
 	"github.com/walship/walship/pkg/repo"
 	"github.com/walship/walship/pkg/storage"
 )
@@ -72,7 +73,7 @@ func outcomes() []outcome {
 		{"refused for safety", [3]int{4, 30, 255}, isUnsafe},
 		{"refused: no further try will help", [3]int{1, 30, 255}, wraps(
 			archive.ErrRefused, repo.ErrNotInitialised, repo.ErrNoRecipients, repo.ErrUnexpectedRecipients,
-			crypto.ErrNoIdentity, object.ErrCorrupt, storage.ErrDenied, storage.ErrNoStore, fs.ErrPermission)},
+			crypto.ErrNoIdentity, object.ErrCorrupt, pgdata.ErrNoControlFile, storage.ErrDenied, storage.ErrNoStore, fs.ErrPermission)},
 		{"failed: a later try may help", [3]int{1, 10, 255}, func(error) bool { return true }},
 	}
 }

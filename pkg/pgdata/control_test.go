@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -159,7 +158,7 @@ func TestFindControlFile(t *testing.T) {
 			t.Chdir(c.working)
 			control, dir, err := FindControlFile(c.near, c.configured)
 			if c.want == "" {
-				if !errors.Is(err, fs.ErrNotExist) {
+				if !errors.Is(err, ErrNoControlFile) {
 					t.Errorf("error: %v", err)
 				}
 				return
@@ -173,7 +172,7 @@ func TestFindControlFile(t *testing.T) {
 		t.Chdir(working)
 		damaged := t.TempDir()
 		writeControl(t, damaged, make([]byte, ControlFileSize))
-		if _, _, err := FindControlFile(damaged+"/pg_wal/x", configured); err == nil || errors.Is(err, fs.ErrNotExist) {
+		if _, _, err := FindControlFile(damaged+"/pg_wal/x", configured); err == nil || errors.Is(err, ErrNoControlFile) {
 			t.Errorf("error: %v", err)
 		}
 	})

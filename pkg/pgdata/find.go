@@ -10,13 +10,17 @@ import (
 	"strings"
 )
 
+// ErrNoControlFile means that no control file was found in any of the places
+// where it could be.
+var ErrNoControlFile = errors.New("there is none")
+
 // FindControlFile reads the control file of the cluster that a WAL file
 // belongs to, and returns its data directory. It looks in the folder above
 // that of near (the WAL file's path as PostgreSQL gives it, or that of the
 // destination; the folder itself may be a symbolic link), then in the working
 // directory, then in dataDirectory. Empty arguments are left out. A directory
 // without a control file is passed over; an unreadable or damaged one is an
-// error. When there is none at all the error wraps fs.ErrNotExist.
+// error. When there is none at all the error wraps ErrNoControlFile.
 func FindControlFile(near, dataDirectory string) (ControlFile, string, error) {
 	var tried []string
 	for _, dir := range controlFileDirs(near, dataDirectory) {
@@ -30,7 +34,7 @@ func FindControlFile(near, dataDirectory string) (ControlFile, string, error) {
 			return ControlFile{}, "", err
 		}
 	}
-	return ControlFile{}, "", fmt.Errorf("find control file: none of %s: %w", strings.Join(tried, ", "), fs.ErrNotExist)
+	return ControlFile{}, "", fmt.Errorf("find control file: %w at %s", ErrNoControlFile, strings.Join(tried, " or "))
 }
 
 func controlFileDirs(near, dataDirectory string) []string {
