@@ -87,10 +87,14 @@ func wait(done <-chan error, signals <-chan os.Signal, overdue <-chan struct{}, 
 	}
 }
 
-// dieBy ends the process by the signal that it was sent.
+// dieBy ends the process by the signal that it was sent; by SIGTERM where
+// that was SIGQUIT, with which Go's runtime would do something of its own.
 func dieBy(s os.Signal) {
-	signal.Reset(s)
-	number, _ := s.(syscall.Signal)
+	number := syscall.SIGTERM
+	if s == syscall.SIGINT {
+		number = syscall.SIGINT
+	}
+	signal.Reset(number)
 	if err := syscall.Kill(os.Getpid(), number); err == nil {
 		time.Sleep(grace) // the signal is on its way
 	}
