@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -109,14 +110,10 @@ func (e *environment) pushBackup(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	err = e.printResult(c, b, func(w io.Writer) {
+	return e.printResult(c, b, func(w io.Writer) {
 		fmt.Fprintf(w, "backup %s: %d files, %s (%s stored) in %s; WAL %s to %s on timeline %d\n", b.ID, b.Files,
 			sizeText(b.PlainSize), sizeText(b.StoredSize), time.Since(begun).Round(100*time.Millisecond), b.StartLSN, b.StopLSN, uint32(b.Timeline))
 	})
-	if err == nil && len(b.Degraded) > 0 {
-		err = fmt.Errorf("%w: %s", errDegraded, strings.Join(b.Degraded, "; "))
-	}
-	return err
 }
 
 // pushOptions reads the flags of backup push.
@@ -172,24 +169,33 @@ func (e *environment) listBackups(c *cli.Context) error {
 		return err
 	}
 	list := backupList{Backups: []backupItem{}}
+	var unreadable []error
 	for _, ref := range refs {
 		b, err := repository.Backup(c.Context, ref)
-		if err != nil {
+		if c.Context.Err() != nil {
 			return err
+		}
+		if err != nil {
+			unreadable = append(unreadable, err)
+			continue
 		}
 		list.Backups = append(list.Backups, backupItem{
 			b.ID, b.SystemID, b.ServerVersion, b.Timeline, b.StartLSN, b.StopLSN, b.StartTime, b.StopTime, b.Label, b.PlainSize, b.StoredSize, b.Degraded,
 		})
 	}
-	return e.printResult(c, list, func(w io.Writer) {
+	err = e.printResult(c, list, func(w io.Writer) {
 		table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(table, "ID\tCLUSTER\tPOSTGRESQL\tTIMELINE\tSTART\tSTOP\tEND (UTC)\tSIZE\tSTORED\tLABEL")
 		for _, b := range list.Backups {
 			fmt.Fprintf(table, "%s\t%d\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n", b.ID, b.SystemID, postgres.VersionString(b.ServerVersion), uint32(b.Timeline),
 				b.StartLSN, b.StopLSN, timeText(b.StopTime), sizeText(b.PlainSize), sizeText(b.StoredSize), labelText(b.Label, b.Degraded))
 		}
-		table.Flush() // w remembers an error
+		_ = table.Flush() // w remembers an error
 	})
+	if err == nil && len(unreadable) > 0 {
+		err = fmt.Errorf("%w: %w", errDegraded, errors.Join(unreadable...))
+	}
+	return err
 }
 
 func (e *environment) showBackup(c *cli.Context, id string) error {
@@ -251,7 +257,7 @@ func writeBackup(w io.Writer, b *repo.Backup) {
 		line("degraded", "%s", why)
 	}
 	line("walship", "%s", b.Walship)
-	table.Flush() // w remembers an error
+	_ = table.Flush() // w remembers an error
 }
 
 // backupRefs lists the backups of the cluster that --system-id names, or of
