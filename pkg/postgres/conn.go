@@ -55,8 +55,7 @@ func Connect(ctx context.Context, conninfo string) (*Conn, error) {
 	}
 	c := &Conn{pg: pg, user: config.User}
 	if err := c.prepare(ctx); err != nil {
-		c.Close()
-		return nil, err
+		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
 }
