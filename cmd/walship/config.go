@@ -63,7 +63,7 @@ func (e *environment) showConfig(c *cli.Context) error {
 		for _, v := range settings.Values() {
 			fmt.Fprintf(table, "%s\t= %s\t# %s\n", v.Key.Name, v.Literal(), v.Origin)
 		}
-		table.Flush()
+		_ = table.Flush() // w remembers an error
 	})
 }
 

@@ -46,6 +46,7 @@ func run(ctx context.Context, args []string, io stdio) int {
 	if killer != nil && g == groupFetch {
 		// An exit code would be an answer, and there is none.
 		dieBy(killer)
+		return failure(g)
 	}
 	e.report(err, g)
 	return exitCode(g, err)
@@ -96,7 +97,6 @@ func dieBy(s os.Signal) {
 	}
 	signal.Reset(number)
 	if err := syscall.Kill(os.Getpid(), number); err == nil {
-		time.Sleep(grace) // the signal is on its way
+		<-time.After(grace) // the signal is on its way
 	}
-	os.Exit(failure(groupFetch))
 }

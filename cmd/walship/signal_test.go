@@ -19,7 +19,7 @@ func silentServer(t *testing.T) (string, <-chan struct{}) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { listener.Close() })
+	t.Cleanup(func() { _ = listener.Close() })
 	accepted := make(chan struct{}, 100)
 	go func() {
 		for {
@@ -27,7 +27,7 @@ func silentServer(t *testing.T) (string, <-chan struct{}) {
 			if err != nil {
 				return
 			}
-			t.Cleanup(func() { conn.Close() })
+			t.Cleanup(func() { _ = conn.Close() })
 			accepted <- struct{}{}
 		}
 	}()
@@ -74,9 +74,9 @@ func program(t *testing.T, address string, args ...string) *exec.Cmd {
 func end(t *testing.T, cmd *exec.Cmd, within time.Duration) syscall.WaitStatus {
 	t.Helper()
 	begun := time.Now()
-	late := time.AfterFunc(30*time.Second, func() { cmd.Process.Kill() })
+	late := time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() })
 	defer late.Stop()
-	cmd.Wait() // the status says more than the error
+	_ = cmd.Wait() // the status says more than the error
 	if took := time.Since(begun); took > within {
 		t.Errorf("it took %s", took)
 	}

@@ -292,6 +292,6 @@ func readUntorn(attempts int, pause time.Duration, read func() ([]byte, error)) 
 			return ControlFile{}, nil, err
 		}
 		last = data
-		time.Sleep(pause)
+		<-time.After(pause)
 	}
 }

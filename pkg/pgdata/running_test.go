@@ -1,6 +1,7 @@
 package pgdata
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -35,8 +36,9 @@ func TestRunning(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() {
-		stdin.Close()
-		here.Wait()
+		if err := errors.Join(stdin.Close(), here.Wait()); err != nil {
+			t.Error(err)
+		}
 	}()
 
 	cases := []struct {
@@ -56,10 +58,10 @@ func TestRunning(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			file := filepath.Join(dir, PostmasterPIDFileName)
-			if c.content == "" {
-				os.Remove(file)
-			} else if err := os.WriteFile(file, []byte(c.content), 0o600); err != nil {
-				t.Fatal(err)
+			if c.content != "" {
+				if err := os.WriteFile(file, []byte(c.content), 0o600); err != nil {
+					t.Fatal(err)
+				}
 			}
 			_, running, err := Running(openRoot(t, dir))
 			if running != c.running || (err != nil) != c.fail {
