@@ -83,8 +83,9 @@ func (d *destination) configurationEntry(entry *tar.Header, content io.Reader) e
 var includedFolder = regexp.MustCompile(`(?mi)^[ \t]*include_dir[ \t]*=?[ \t]*'([^'\n]+)'`)
 
 // configured returns the greatest value that a restored configuration file
-// gives each of the settings that hot standby depends on. It reads them all,
-// whether they are included or not: a value that is too great does no harm.
+// gives each of the settings that hot standby depends on, the last of several
+// in one file. It reads them all, whether they are included or not: a value
+// that is too great does no harm.
 func (d *destination) configured() (map[string]int, error) {
 	greatest := map[string]int{}
 	scan := func(root *os.Root, name string) error {
@@ -97,11 +98,14 @@ func (d *destination) configured() (map[string]int, error) {
 		}
 		defer file.Close()
 		data, err := io.ReadAll(io.LimitReader(file, maxConfiguration))
+		last := map[string]int{}
 		for _, match := range hotStandbySetting.FindAllSubmatch(data, -1) {
-			name := strings.ToLower(string(match[1]))
 			if n, err := strconv.Atoi(string(match[2])); err == nil {
-				greatest[name] = max(greatest[name], n)
+				last[strings.ToLower(string(match[1]))] = n
 			}
+		}
+		for name, n := range last {
+			greatest[name] = max(greatest[name], n)
 		}
 		return err
 	}
