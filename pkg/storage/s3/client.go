@@ -63,9 +63,6 @@ func newClient(ctx context.Context, set settings, l limits) (*s3.Client, aws.HTT
 		o.HTTPClient = base.Freeze()
 		o.Credentials = creds
 		o.Retryer = newRetryer(l, creds)
-		// Writes bring their own checksum, in a header; without this the
-		// SDK adds another one as a trailer.
-		o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
 		o.DisableLogOutputChecksumValidationSkipped = true
 		o.ClientLogMode = 0
 		o.APIOptions = append(o.APIOptions, awsmiddleware.AddUserAgentKey("walship"))
@@ -77,7 +74,7 @@ func newClient(ctx context.Context, set settings, l limits) (*s3.Client, aws.HTT
 }
 
 // metadataClient asks EC2's metadata service once, without retries, so that a
-// machine that isn't in EC2 learns within about two seconds that it has no
+// machine that isn't in EC2 learns within a second or two that it has no
 // credentials. The client is made from the configuration that loading yields.
 type metadataClient struct{ client *imds.Client }
 
@@ -99,7 +96,6 @@ func withTimeouts(client *awshttp.BuildableClient, dial, stall time.Duration) *a
 			return &liveConn{Conn: conn, stall: stall}, nil
 		}
 		tr.TLSHandshakeTimeout = dial
-		tr.ResponseHeaderTimeout = stall
 		tr.ForceAttemptHTTP2 = false
 		tr.DisableCompression = true
 		tr.MaxIdleConnsPerHost = 64

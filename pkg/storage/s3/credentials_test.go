@@ -4,6 +4,8 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -27,13 +29,13 @@ func TestNoCredentials(t *testing.T) {
 	defer hole.Close()
 	for _, disabled := range []string{"true", "false"} {
 		f := newFake(t)
-		environment(t)
+		withoutKeys(t)
 		t.Setenv("AWS_EC2_METADATA_DISABLED", disabled)
 		t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://"+hole.Addr().String())
-		s := f.openAs("")
+		s := f.open("", func(l *limits) { *l = defaultLimits() })
 		started := time.Now()
 		_, err := s.Stat(t.Context(), "key")
-		if took := time.Since(started); !errors.Is(err, storage.ErrDenied) || !strings.Contains(err.Error(), "AWS_ACCESS_KEY_ID") || took > 8*time.Second {
+		if took := time.Since(started); !errors.Is(err, storage.ErrDenied) || !strings.Contains(err.Error(), "AWS_ACCESS_KEY_ID") || took > 4*time.Second {
 			t.Errorf("Stat without credentials: %v after %v; want ErrDenied that says what to set, soon", err, took)
 		}
 		if len(f.requests) != 0 {
@@ -54,7 +56,7 @@ func roleService(t *testing.T, answer func(n int32) (status int, accessKey strin
 			key, time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
 	}))
 	t.Cleanup(server.Close)
-	environment(t)
+	withoutKeys(t)
 	t.Setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", server.URL)
 }
 
@@ -62,7 +64,7 @@ func roleService(t *testing.T, answer func(n int32) (status int, accessKey strin
 func TestExpiredCredentialsAreRenewed(t *testing.T) {
 	f := newFake(t)
 	roleService(t, func(n int32) (int, string) { return 200, fmt.Sprintf("key-%d", n) })
-	s := f.openAs("")
+	s := f.open("")
 	f.fault("PutObject", always, func(w http.ResponseWriter, r *http.Request, normal http.HandlerFunc) {
 		if strings.Contains(r.Header.Get("Authorization"), "Credential=key-1/") {
 			fakeError(w, http.StatusBadRequest, "ExpiredToken")
@@ -86,7 +88,7 @@ func TestCredentialServiceFails(t *testing.T) {
 	}{{http.StatusForbidden, storage.ErrDenied}, {http.StatusInternalServerError, nil}} {
 		f := newFake(t)
 		roleService(t, func(int32) (int, string) { return c.status, "" })
-		s := f.openAs("", func(l *limits) { l.attempts = 1 })
+		s := f.open("", func(l *limits) { l.attempts = 1 })
 		_, err := s.Stat(t.Context(), "key")
 		if err == nil || c.want == nil && lasting(err) || c.want != nil && !errors.Is(err, c.want) {
 			t.Errorf("Stat with a credential service that answers %d: %v; want %v", c.status, err, c.want)
@@ -99,7 +101,9 @@ func TestCredentialServiceFails(t *testing.T) {
 func TestTLS(t *testing.T) {
 	f := newFake(t)
 	f.server.Close()
-	f.server = httptest.NewTLSServer(f)
+	f.server = httptest.NewUnstartedServer(f)
+	f.server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	f.server.StartTLS()
 	bundle := filepath.Join(t.TempDir(), "ca.pem")
 	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: f.server.Certificate().Raw})
 	if err := os.WriteFile(bundle, certificate, 0o600); err != nil {
@@ -109,7 +113,7 @@ func TestTLS(t *testing.T) {
 		t.Errorf("Stat on a server of an unknown authority: %v", err)
 	}
 	t.Setenv("AWS_CA_BUNDLE", bundle)
-	s := f.open("&part_size=5MB")
+	s := f.open("")
 	put(t, s, "key", random(100))
 	if _, err := s.Put(t.Context(), "parts", stream(random(inParts))); err != nil {
 		t.Error(err)

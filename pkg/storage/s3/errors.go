@@ -72,7 +72,8 @@ func classify(err error) error {
 	case "NoSuchBucket":
 		return storage.ErrNoStore
 	case "ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired",
-		"InvalidToken", "InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied":
+		"InvalidToken", "InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied",
+		"XAdminUserNotFound": // versitygw's word, with status 404, for an unknown key
 		return storage.ErrDenied
 	case "RequestTimeout", "BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch",
 		"IncompleteBody", "InvalidPart", "InvalidPartOrder", "SlowDown":
@@ -179,7 +180,7 @@ func hint(err, kind error) string {
 	switch {
 	case errors.As(err, &creds):
 		return "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a role"
-	case kind == storage.ErrDenied:
+	case errors.Is(kind, storage.ErrDenied):
 		return "check the credentials and what they are allowed to do"
 	case statusCode(err) == http.StatusNotFound && kind == nil:
 		return "the answer isn't S3's; check the endpoint in the repository's URL"

@@ -40,6 +40,7 @@ func TestAnswers(t *testing.T) {
 		{"403 without a word", bare(403), storage.ErrDenied, "HTTP 403"},
 		{"401", bare(401), storage.ErrDenied, "HTTP 401"},
 		{"unknown key", status(403, "InvalidAccessKeyId"), storage.ErrDenied, "InvalidAccessKeyId"},
+		{"unknown key, as 404", status(404, "XAdminUserNotFound"), storage.ErrDenied, "XAdminUserNotFound"},
 		{"wrong secret", status(403, "SignatureDoesNotMatch"), storage.ErrDenied, "SignatureDoesNotMatch"},
 		{"expired", status(400, "ExpiredToken"), storage.ErrDenied, "ExpiredToken"},
 		{"bad token", status(400, "InvalidToken"), storage.ErrDenied, "InvalidToken"},

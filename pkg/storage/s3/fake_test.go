@@ -13,6 +13,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -78,21 +79,42 @@ func newFake(t *testing.T) *fake {
 	return f
 }
 
-// open opens the store on the fake, with credentials, and with limits that
-// make a failure quick.
-func (f *fake) open(options string, change ...func(*limits)) *Store {
-	f.t.Helper()
-	environment(f.t)
-	f.t.Setenv("AWS_ACCESS_KEY_ID", "access")
-	f.t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
-	return f.openAs(options, change...)
+// TestMain keeps the AWS SDK from what the machine has configured.
+func TestMain(m *testing.M) {
+	for _, setting := range os.Environ() {
+		if name, _, _ := strings.Cut(setting, "="); strings.HasPrefix(name, "AWS_") {
+			_ = os.Unsetenv(name)
+		}
+	}
+	for name, value := range map[string]string{
+		"AWS_CONFIG_FILE": "/nonexistent", "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent",
+		"AWS_EC2_METADATA_DISABLED": "true",
+		"AWS_ACCESS_KEY_ID":         "access", "AWS_SECRET_ACCESS_KEY": "secret",
+	} {
+		if err := os.Setenv(name, value); err != nil {
+			panic(err)
+		}
+	}
+	os.Exit(m.Run())
 }
 
-func (f *fake) openAs(options string, change ...func(*limits)) *Store {
+// withoutKeys takes the access key from the environment.
+func withoutKeys(t *testing.T) {
+	t.Helper()
+	t.Setenv("AWS_ACCESS_KEY_ID", "")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
+}
+
+// fakePart is the size of parts on the fake, which takes smaller ones than S3.
+const fakePart = 64 << 10
+
+// open opens the store on the fake, with limits that make a failure quick.
+func (f *fake) open(options string, change ...func(*limits)) *Store {
 	f.t.Helper()
 	l := defaultLimits()
 	l.firstBackoff, l.lastBackoff = time.Millisecond, 4*time.Millisecond
 	l.attempts, l.partAttempts = 3, 3
+	l.singlePut = 128 << 10
 	for _, c := range change {
 		c(&l)
 	}
@@ -101,24 +123,8 @@ func (f *fake) openAs(options string, change ...func(*limits)) *Store {
 	if err != nil {
 		f.t.Fatal(err)
 	}
+	s.settings.partSize = fakePart
 	return s
-}
-
-// environment keeps the AWS SDK from what the machine has configured.
-func environment(t *testing.T) {
-	t.Helper()
-	missing := t.TempDir() + "/none"
-	for name, value := range map[string]string{
-		"AWS_CONFIG_FILE": missing, "AWS_SHARED_CREDENTIALS_FILE": missing,
-		"AWS_EC2_METADATA_DISABLED": "true",
-		"AWS_ACCESS_KEY_ID":         "", "AWS_SECRET_ACCESS_KEY": "", "AWS_SESSION_TOKEN": "",
-		"AWS_PROFILE": "", "AWS_REGION": "", "AWS_DEFAULT_REGION": "",
-		"AWS_ENDPOINT_URL": "", "AWS_ENDPOINT_URL_S3": "",
-		"AWS_CONTAINER_CREDENTIALS_FULL_URI": "", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "",
-		"AWS_WEB_IDENTITY_TOKEN_FILE": "", "AWS_ROLE_ARN": "",
-	} {
-		t.Setenv(name, value)
-	}
 }
 
 func (f *fake) fault(operation string, times int, answer func(w http.ResponseWriter, r *http.Request, normal http.HandlerFunc)) {
@@ -221,6 +227,9 @@ func (f *fake) hold(operation string, r *http.Request) {
 		if r.Header.Get("X-Amz-Checksum-Crc32c") == "" || r.ContentLength < 0 {
 			f.t.Errorf("%s without its checksum and length in headers: %v", operation, r.Header)
 		}
+	}
+	if other := r.Header.Get("X-Amz-Sdk-Checksum-Algorithm"); other != "" && operation != "DeleteObjects" {
+		f.t.Errorf("%s announces a checksum of the SDK's own, %s", operation, other)
 	}
 	if r.Header.Get("X-Amz-Trailer") != "" || strings.Contains(r.Header.Get("Content-Encoding"), "aws-chunked") || len(r.TransferEncoding) > 0 {
 		f.t.Errorf("%s is sent in chunks or with a trailer: %v", operation, r.Header)

@@ -175,6 +175,10 @@ func (r *reader) Read(p []byte) (int, error) {
 			r.err = r.finish()
 			break
 		}
+		if err := r.ctx.Err(); err != nil { // what has arrived could still be read
+			r.err = r.store.fail(r.ctx, "read", r.key, err)
+			break
+		}
 		n, err := r.span.body.Read(p[:min(int64(len(p)), r.end-r.at)])
 		r.at += int64(n)
 		if err != nil && r.at < r.end {

@@ -226,7 +226,7 @@ func stopping(w http.ResponseWriter, r *http.Request, normal http.HandlerFunc) {
 // TestSilence is faults 8 and 12: whatever stops moving ends, without a
 // deadline of the caller's, and is tried again.
 func TestSilence(t *testing.T) {
-	data := random(100 << 10)
+	data := random(oneRequest)
 	for _, c := range []struct {
 		name      string
 		operation string
@@ -242,11 +242,11 @@ func TestSilence(t *testing.T) {
 			return err
 		}},
 		{"no answer to a part", "UploadPart", silent, func(ctx context.Context, s *Store) error {
-			_, err := s.Put(ctx, "parts", stream(random(6<<20)))
+			_, err := s.Put(ctx, "parts", stream(random(inParts)))
 			return err
 		}},
 		{"no answer to the end of an upload", "CompleteMultipartUpload", silent, func(ctx context.Context, s *Store) error {
-			_, err := s.Put(ctx, "parts", stream(random(6<<20)))
+			_, err := s.Put(ctx, "parts", stream(random(inParts)))
 			return err
 		}},
 		{"no answer to List", "ListObjectsV2", silent, func(ctx context.Context, s *Store) error {
@@ -274,13 +274,18 @@ func TestSilence(t *testing.T) {
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			for _, times := range []int{1, always} {
 				f := newFake(t)
-				s := f.open("&part_size=5MB", func(l *limits) {
-					l.stall, l.completeStall = 200*time.Millisecond, 200*time.Millisecond
+				put(t, f.open(""), "key", data)
+				stall := time.Second // enough for a busy machine to go on after one silence
+				if times == always {
+					stall = 100 * time.Millisecond
+				}
+				s := f.open("", func(l *limits) {
+					l.stall, l.completeStall = stall, stall
 					l.attempts, l.partAttempts = 2, 2
 				})
-				put(t, s, "key", data)
 				f.fault(c.operation, times, c.silence)
 				started := time.Now()
 				err := c.do(t.Context(), s)

@@ -64,7 +64,8 @@ func (s *Store) putStream(ctx context.Context, key, full string, body io.Reader)
 	return s.putParts(ctx, key, full, body, first)
 }
 
-// putWhole writes an object with one request.
+// putWhole writes an object with one request. Having its checksum keeps the
+// SDK from adding one as a trailer.
 func (s *Store) putWhole(ctx context.Context, key, full string, body io.ReadSeeker, size int64) (storage.Info, error) {
 	sum, err := checksum(ctx, body)
 	if err != nil {

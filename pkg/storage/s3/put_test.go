@@ -36,7 +36,9 @@ func status(code int, name string) func(http.ResponseWriter, *http.Request, http
 	return func(w http.ResponseWriter, _ *http.Request, _ http.HandlerFunc) { fakeError(w, code, name) }
 }
 
-const oneRequest, inParts = 100 << 10, 5<<20 + 1
+// Sizes of bodies on the fake, where the second takes three parts however it
+// comes.
+const oneRequest, inParts = 60 << 10, 2*fakePart + 1000
 
 // TestPutSurvives lists failures that a write gets over by itself, of bodies
 // that can and can't seek (faults 11, 15, 16).
@@ -69,7 +71,7 @@ func TestPutSurvives(t *testing.T) {
 		for kind, body := range bodies {
 			t.Run(c.name+"/"+kind, func(t *testing.T) {
 				f := newFake(t)
-				s := f.open("&part_size=5MB", func(l *limits) { l.singlePut = 1 << 20 })
+				s := f.open("")
 				f.fault(c.operation, 2, c.fault)
 				data := random(c.size)
 				info, err := s.Put(t.Context(), "key", body(data))
@@ -131,7 +133,7 @@ func TestPutFails(t *testing.T) {
 		for kind, body := range bodies {
 			t.Run(c.name+"/"+kind, func(t *testing.T) {
 				f := newFake(t)
-				s := f.open("&part_size=5MB", func(l *limits) { l.singlePut = 1 << 20 })
+				s := f.open("")
 				f.fault(c.operation, always, c.fault)
 				_, err := s.Put(t.Context(), "key", body(random(c.size)))
 				switch {
@@ -157,7 +159,7 @@ func TestPutFails(t *testing.T) {
 // there, the answer that says so is lost, and the upload is gone.
 func TestLostAnswerAtTheEnd(t *testing.T) {
 	f := newFake(t)
-	s := f.open("&part_size=5MB")
+	s := f.open("")
 	f.fault("CompleteMultipartUpload", 1, answered)
 	data := random(inParts)
 	_, err := s.Put(t.Context(), "key", stream(data))
@@ -179,7 +181,7 @@ func TestLostAnswerAtTheEnd(t *testing.T) {
 // an upload is answered with a new upload, if the body can be read again.
 func TestConflictRestartsSeekableUpload(t *testing.T) {
 	f := newFake(t)
-	s := f.open("&part_size=5MB", func(l *limits) { l.singlePut = 1 << 20 })
+	s := f.open("")
 	f.refuse("CompleteMultipartUpload", s.limits.partAttempts, http.StatusConflict, "ConditionalRequestConflict")
 	data := random(inParts)
 	if _, err := s.Put(t.Context(), "key", bytes.NewReader(data)); err != nil {
@@ -196,7 +198,7 @@ func TestConflictRestartsSeekableUpload(t *testing.T) {
 // TestPartsAreTriedLonger counts the attempts of what nobody else can repeat.
 func TestPartsAreTriedLonger(t *testing.T) {
 	f := newFake(t)
-	s := f.open("&part_size=5MB", func(l *limits) { l.attempts, l.partAttempts = 2, 7 })
+	s := f.open("", func(l *limits) { l.attempts, l.partAttempts = 2, 7 })
 	f.refuse("UploadPart", 6, http.StatusServiceUnavailable, "SlowDown")
 	f.refuse("CompleteMultipartUpload", 6, http.StatusServiceUnavailable, "SlowDown")
 	if _, err := s.Put(t.Context(), "key", stream(random(inParts))); err != nil {
@@ -214,7 +216,7 @@ func TestPutIsGivenUp(t *testing.T) {
 	for _, operation := range []string{"PutObject", "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload"} {
 		t.Run(operation, func(t *testing.T) {
 			f := newFake(t)
-			s := f.open("&part_size=5MB")
+			s := f.open("")
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			f.fault(operation, 1, func(w http.ResponseWriter, r *http.Request, normal http.HandlerFunc) {
@@ -259,7 +261,7 @@ func TestPutIsGivenUp(t *testing.T) {
 // and doesn't hide why the write failed.
 func TestAbortFails(t *testing.T) {
 	f := newFake(t)
-	s := f.open("&part_size=5MB")
+	s := f.open("")
 	f.refuse("UploadPart", always, http.StatusForbidden, "AccessDenied")
 	f.refuse("AbortMultipartUpload", always, http.StatusServiceUnavailable, "SlowDown")
 	_, err := s.Put(t.Context(), "key", stream(random(inParts)))
@@ -285,7 +287,7 @@ func TestPutOfFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := newFake(t)
-	s := f.open("")
+	s := f.open("", func(l *limits) { l.singlePut = 3 << 20 })
 	f.refuse("PutObject", 1, http.StatusServiceUnavailable, "SlowDown")
 	if _, err := s.Put(t.Context(), "key", file); err != nil {
 		t.Fatal(err)
@@ -295,6 +297,19 @@ func TestPutOfFile(t *testing.T) {
 	}
 	if _, err := file.Seek(0, io.SeekStart); err != nil {
 		t.Errorf("the file after Put: %v", err)
+	}
+}
+
+// TestPutOfShrunkenFile is a body that ends before the length it had.
+func TestPutOfShrunkenFile(t *testing.T) {
+	f := newFake(t)
+	s := f.open("")
+	body := io.NewSectionReader(bytes.NewReader(random(100)), 0, 200)
+	if _, err := s.Put(t.Context(), "key", body); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("Put: %v; want io.ErrUnexpectedEOF", err)
+	}
+	if _, there := f.content("key"); there {
+		t.Error("the object is there")
 	}
 }
 
@@ -321,7 +336,7 @@ func TestPutOfPipe(t *testing.T) {
 // TestStoredAsTheURLSays looks at the headers that options of the URL become.
 func TestStoredAsTheURLSays(t *testing.T) {
 	f := newFake(t)
-	s := f.open("&part_size=5MB&storage_class=STANDARD_IA&sse=aws:kms&sse_kms_key_id=alias/key")
+	s := f.open("&storage_class=STANDARD_IA&sse=aws:kms&sse_kms_key_id=alias/key")
 	put(t, s, "small", random(10))
 	if _, err := s.Put(t.Context(), "large", stream(random(inParts))); err != nil {
 		t.Fatal(err)

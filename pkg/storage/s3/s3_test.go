@@ -12,8 +12,8 @@ import (
 // own. Tests on real servers carry the tag integration.
 func TestConformance(t *testing.T) {
 	storagetest.Run(t, func(t *testing.T) storage.Store {
-		return newFake(t).open("&part_size=5MB", func(l *limits) { l.page = 100 })
-	}, storagetest.LargeBody(12<<20), storagetest.Listing(250), storagetest.Abandon(abandon))
+		return newFake(t).open("", func(l *limits) { l.page = 100 })
+	}, storagetest.LargeBody(inParts), storagetest.Listing(250), storagetest.Abandon(abandon))
 }
 
 // abandon begins a multipart upload and leaves it, as a killed process would.
@@ -24,7 +24,7 @@ func abandon(t *testing.T, store storage.Store, key string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := u.send(t.Context(), 1, make([]byte, minPartSize)); err != nil {
+	if err := u.send(t.Context(), 1, make([]byte, 100)); err != nil {
 		t.Fatal(err)
 	}
 }
