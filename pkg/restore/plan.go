@@ -232,6 +232,10 @@ func (r Request) validate() error {
 	return nil
 }
 
+// clockSlack is how far the clocks of the server and of the storage, which
+// tells the time in whole seconds, may be apart.
+const clockSlack = time.Minute
+
 // checkPast refuses a target time that the storage's clock hasn't reached.
 func checkPast(ctx context.Context, c Catalogue, t Target) error {
 	if t.Kind != TargetTime {
@@ -241,7 +245,7 @@ func checkPast(ctx context.Context, c Catalogue, t Target) error {
 	if err != nil {
 		return fmt.Errorf("plan restore: %w", err)
 	}
-	if t.Time.After(now) {
+	if t.Time.After(now.Add(clockSlack)) {
 		return refusef("the target %s is in the future: by the clock of the storage it is %s", t, FormatTime(now))
 	}
 	return nil

@@ -107,8 +107,10 @@ func (s *site) verify(t *testing.T, target string) {
 		return
 	}
 	segments := pgtest.MkdirNobody(t, s.dir, "verify-wal")
-	for _, name := range strings.Fields(s.cluster.SQL(t, "SELECT string_agg(name, ' ') FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'")) {
-		s.try(t, "wal", "fetch", name, filepath.Join(segments, name)) // those not archived yet aren't needed
+	for line := range strings.Lines(s.walship(t, "wal", "list", "--files").Stdout) {
+		if name := strings.Fields(line)[0]; len(name) == 24 { // a whole segment
+			s.walship(t, "wal", "fetch", "--postgres-data-directory", s.cluster.DataDir, name, filepath.Join(segments, name))
+		}
 	}
 	pgtest.MustRun(t, s.cluster.Tool(t.Context(), t, "pg_verifybackup", "--wal-directory", segments, target))
 }
