@@ -67,7 +67,8 @@ const (
 )
 
 // Push takes a base backup and returns its record, which is then in the
-// repository. An error means that there is no backup.
+// repository. An error means that there is no backup; the caller then ends the
+// server's session, which ends the backup there.
 func Push(ctx context.Context, d Deps, o Options) (*repo.Backup, error) {
 	facts, err := d.Server.Facts(ctx)
 	if err != nil {
@@ -200,10 +201,10 @@ func causeOf(ctx context.Context, err error) error {
 	return err
 }
 
-// pingInterval is how often the session that holds the backup is asked for an
-// answer: often enough for a firewall, and to notice the death of the server
-// long before the end.
 const (
+	// pingInterval is how often the session that holds the backup is asked
+	// for an answer: often enough for a firewall, and to notice the death of
+	// the server long before the end.
 	pingInterval = 10 * time.Second
 	pingTimeout  = time.Minute
 )

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"errors"
 	"hash/crc32"
 	"io"
 	"log/slog"
@@ -114,17 +113,15 @@ func newSite(t *testing.T) *site {
 	return s
 }
 
-// use initialises a store as the site's repository.
+// use makes a store the site's repository, without the probe that init makes.
 func (s *site) use(t *testing.T, store storage.Store) {
 	t.Helper()
-	info, err := repo.Init(t.Context(), s.store, repo.InitOptions{Now: time.Now()})
-	if err != nil && !errors.Is(err, repo.ErrInitialised) {
+	info := repo.Info{Format: repo.Format, ID: "000102030405060708090a0b0c0d0e0f", Created: time.Now(), Encryption: "none"}
+	r, err := repo.New(store, info, repo.Keys{})
+	if err != nil {
 		t.Fatal(err)
 	}
-	s.repository = &repo.Repository{
-		Store: store, Info: info,
-		Sealer: &object.Sealer{Repository: info.ID}, Opener: &object.Opener{Repository: info.ID},
-	}
+	s.repository = r
 }
 
 // archiveWAL puts segments in the repository, by number.

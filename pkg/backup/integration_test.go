@@ -56,10 +56,15 @@ func newPlant(t *testing.T, major pgtest.Major, options ...pgtest.Option) *plant
 	must(t, err)
 	p.cluster = pgtest.New(t, major, append([]pgtest.Option{
 		pgtest.SegmentSize(1), pgtest.Checksums(true), pgtest.Set("archive_mode", "on"), pgtest.Set("max_prepared_transactions", "5"),
-		pgtest.Set("archive_command", fmt.Sprintf("cp %%p %[1]s/%%f.tmp && mv %[1]s/%%f.tmp %[1]s/%%f", p.segments)),
+		pgtest.Set("archive_command", copyTo(p.segments)),
 	}, options...)...)
 	p.cluster.Start(t)
 	return p
+}
+
+// copyTo is an archive_command that makes files appear whole in a folder.
+func copyTo(dir string) string {
+	return fmt.Sprintf("cp %%p %[1]s/%%f.tmp && mv %[1]s/%%f.tmp %[1]s/%%f", dir)
 }
 
 // archive pushes what archive_command copied until ctx ends.
@@ -253,6 +258,14 @@ func boot(t *testing.T, p *plant, r *pgtest.Cluster, end, oracle string) {
 	if r.HasTool("pg_amcheck") {
 		r.Exec(t, "CREATE EXTENSION amcheck")
 		pgtest.MustRun(t, r.Tool(t.Context(), t, "pg_amcheck", "--database=postgres", "--heapallindexed"))
+	}
+	// A backup on the new timeline needs the history file too.
+	r.Configure(t, "archive_command", copyTo(p.segments))
+	stop := p.archive(t.Context(), t)
+	b, err := p.push(t, r.ConnString("postgres"), backup.Options{Label: "x", Fast: true, Checksums: pgdata.ChecksumNone})
+	stop()
+	if err != nil || b.Timeline != 2 {
+		t.Errorf("a backup of the promoted cluster is of timeline %v (%v), want 2", b, err)
 	}
 	r.Stop(t, pgtest.Fast)
 }

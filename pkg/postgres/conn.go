@@ -29,7 +29,7 @@ type Conn struct {
 }
 
 // closeTimeout bounds the goodbye to a server that may no longer answer.
-const closeTimeout = 5 * time.Second
+const closeTimeout = 3 * time.Second
 
 // Connect opens a session by a conninfo string or a URL. What it leaves open
 // is taken from libpq's environment variables, service and password files, as
