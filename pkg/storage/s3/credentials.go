@@ -66,8 +66,9 @@ type credentialsError struct {
 func (e *credentialsError) Error() string { return "find credentials: " + e.err.Error() }
 func (e *credentialsError) Unwrap() error { return e.err }
 
-// RetryableError tells the SDK's retryer what to do.
-func (e *credentialsError) RetryableError() bool { return e.passing }
+// RetryableError tells the SDK's retryer that the credential's own provider
+// has tried often enough.
+func (e *credentialsError) RetryableError() bool { return false }
 
 // passing reports whether a credential service, such as STS, couldn't be
 // reached or failed on its side. EC2's metadata service is the end of the

@@ -88,7 +88,7 @@ func TestCredentialServiceFails(t *testing.T) {
 	}{{http.StatusForbidden, storage.ErrDenied}, {http.StatusInternalServerError, nil}} {
 		f := newFake(t)
 		roleService(t, func(int32) (int, string) { return c.status, "" })
-		s := f.open("", func(l *limits) { l.attempts = 1 })
+		s := f.open("")
 		_, err := s.Stat(t.Context(), "key")
 		if err == nil || c.want == nil && lasting(err) || c.want != nil && !errors.Is(err, c.want) {
 			t.Errorf("Stat with a credential service that answers %d: %v; want %v", c.status, err, c.want)

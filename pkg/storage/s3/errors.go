@@ -52,7 +52,7 @@ func (s *Store) fail(ctx context.Context, verb, key string, err error) error {
 	}
 	failed.kind = classify(err)
 	failed.detail = detail(err)
-	failed.hint = hint(err, failed.kind)
+	failed.hint = hint(verb, err, failed.kind)
 	return failed
 }
 
@@ -162,7 +162,7 @@ func oneLine(text string) string {
 	return text
 }
 
-func hint(err, kind error) string {
+func hint(verb string, err, kind error) string {
 	switch errorCode(err) {
 	case "NoSuchBucket":
 		return "create the bucket, or correct the repository's URL"
@@ -180,6 +180,8 @@ func hint(err, kind error) string {
 	switch {
 	case errors.As(err, &creds):
 		return "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a role"
+	case errorCode(err) == "AccessDenied" && (verb == "get" || verb == "stat"):
+		return "check what the credentials are allowed to do; who may not list the bucket gets this answer for a missing object, too"
 	case errors.Is(kind, storage.ErrDenied):
 		return "check the credentials and what they are allowed to do"
 	case statusCode(err) == http.StatusNotFound && kind == nil:

@@ -36,7 +36,7 @@ func TestAnswers(t *testing.T) {
 		{"no bucket", status(404, "NoSuchBucket"), storage.ErrNoStore, "create the bucket"},
 		{"404 of something else", page, nil, "check the endpoint"},
 		{"404 without a word", bare(404), nil, "check the endpoint"},
-		{"403", status(403, "AccessDenied"), storage.ErrDenied, "check the credentials"},
+		{"403", status(403, "AccessDenied"), storage.ErrDenied, "allowed to do"},
 		{"403 without a word", bare(403), storage.ErrDenied, "HTTP 403"},
 		{"401", bare(401), storage.ErrDenied, "HTTP 401"},
 		{"unknown key", status(403, "InvalidAccessKeyId"), storage.ErrDenied, "InvalidAccessKeyId"},

@@ -13,7 +13,6 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -51,7 +50,7 @@ type fakeUpload struct {
 type fakeRequest struct {
 	operation string
 	header    http.Header
-	form      map[string][]string
+	client    string // address: one for each connection
 }
 
 // fault replaces the server's answer to a number of requests of one operation.
@@ -77,32 +76,6 @@ func newFake(t *testing.T) *fake {
 		}
 	})
 	return f
-}
-
-// TestMain keeps the AWS SDK from what the machine has configured.
-func TestMain(m *testing.M) {
-	for _, setting := range os.Environ() {
-		if name, _, _ := strings.Cut(setting, "="); strings.HasPrefix(name, "AWS_") {
-			_ = os.Unsetenv(name)
-		}
-	}
-	for name, value := range map[string]string{
-		"AWS_CONFIG_FILE": "/nonexistent", "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent",
-		"AWS_EC2_METADATA_DISABLED": "true",
-		"AWS_ACCESS_KEY_ID":         "access", "AWS_SECRET_ACCESS_KEY": "secret",
-	} {
-		if err := os.Setenv(name, value); err != nil {
-			panic(err)
-		}
-	}
-	os.Exit(m.Run())
-}
-
-// withoutKeys takes the access key from the environment.
-func withoutKeys(t *testing.T) {
-	t.Helper()
-	t.Setenv("AWS_ACCESS_KEY_ID", "")
-	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
 }
 
 // fakePart is the size of parts on the fake, which takes smaller ones than S3.
@@ -165,7 +138,7 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	operation := fakeOperation(r)
 	f.hold(operation, r)
 	f.mu.Lock()
-	f.requests = append(f.requests, fakeRequest{operation, r.Header.Clone(), r.URL.Query()})
+	f.requests = append(f.requests, fakeRequest{operation, r.Header.Clone(), r.RemoteAddr})
 	var broken *fault
 	for _, fault := range f.faults {
 		if fault.operation == operation && fault.left > 0 {

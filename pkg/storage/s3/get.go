@@ -29,7 +29,9 @@ func (s *Store) Stat(ctx context.Context, key string) (storage.Info, error) {
 	if err != nil {
 		return storage.Info{}, s.fail(ctx, "stat", key, err)
 	}
-	// One byte, or an empty object's none: nothing that could be needed.
+	// The byte itself says nothing; it is read so that the connection can be
+	// used again.
+	_, _ = io.Copy(io.Discard, span.body)
 	_ = span.body.Close()
 	return span.info, nil
 }

@@ -280,7 +280,7 @@ func TestSilence(t *testing.T) {
 				put(t, f.open(""), "key", data)
 				stall := time.Second // enough for a busy machine to go on after one silence
 				if times == always {
-					stall = 100 * time.Millisecond
+					stall = 300 * time.Millisecond
 				}
 				s := f.open("", func(l *limits) {
 					l.stall, l.completeStall = stall, stall

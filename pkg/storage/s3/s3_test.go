@@ -1,12 +1,40 @@
 package s3
 
 import (
+	"errors"
+	"os"
 	"strings"
 	"testing"
 
 	"github.com/walship/walship/pkg/storage"
 	"github.com/walship/walship/pkg/storage/storagetest"
 )
+
+// TestMain keeps the AWS SDK from what the machine has configured.
+func TestMain(m *testing.M) {
+	for _, setting := range os.Environ() {
+		if name, _, _ := strings.Cut(setting, "="); strings.HasPrefix(name, "AWS_") {
+			_ = os.Unsetenv(name)
+		}
+	}
+	for name, value := range map[string]string{
+		"AWS_CONFIG_FILE": "/nonexistent", "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent",
+		"AWS_EC2_METADATA_DISABLED": "true",
+		"AWS_ACCESS_KEY_ID":         "access", "AWS_SECRET_ACCESS_KEY": "secret",
+	} {
+		if err := os.Setenv(name, value); err != nil {
+			panic(err)
+		}
+	}
+	os.Exit(m.Run())
+}
+
+// withoutKeys takes the access key from the environment.
+func withoutKeys(t *testing.T) {
+	t.Helper()
+	t.Setenv("AWS_ACCESS_KEY_ID", "")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
+}
 
 // TestConformance holds the store to the contract on a server of the test's
 // own. Tests on real servers carry the tag integration.
@@ -74,5 +102,42 @@ func TestKeysAreBelowThePrefix(t *testing.T) {
 	long := strings.Repeat("k", 1020)
 	if _, err := s.Put(t.Context(), long, strings.NewReader("x")); err == nil || !strings.Contains(err.Error(), "with the prefix") {
 		t.Errorf("Put of a key of 1,020 bytes below a prefix: %v; want it refused", err)
+	}
+}
+
+// TestConnectionsAreReused does one thing after the other on one connection,
+// refusals included.
+func TestConnectionsAreReused(t *testing.T) {
+	f := newFake(t)
+	s := f.open("")
+	put(t, s, "a", random(1000))
+	put(t, s, "empty", nil)
+	for range 3 {
+		for _, key := range []string{"a", "empty", "absent"} {
+			if _, err := s.Stat(t.Context(), key); (err != nil) != (key == "absent") {
+				t.Fatal(err)
+			}
+			if _, err := read(t, s, key, 0, -1); (err != nil) != (key == "absent") {
+				t.Fatal(err)
+			}
+		}
+		if _, err := s.Put(t.Context(), "a", strings.NewReader("x")); !errors.Is(err, storage.ErrExist) {
+			t.Fatal(err)
+		}
+		for _, err := range s.List(t.Context(), "", "") {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Delete(t.Context(), "absent", "absent2"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	clients := map[string]bool{}
+	for _, request := range f.requests {
+		clients[request.client] = true
+	}
+	if len(clients) != 1 {
+		t.Errorf("%d requests took %d connections; want 1", len(f.requests), len(clients))
 	}
 }
