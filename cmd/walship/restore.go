@@ -188,7 +188,7 @@ func (e *environment) restoreRequest(c *cli.Context) (request restore.Request, p
 
 // fetchSettings are the settings that wal fetch depends on.
 func fetchSettings() []string {
-	return []string{"repository", "encryption.identity_files", "wal.prefetch", "wal.fetch_deadline", "state_directory"}
+	return []string{"repository", "encryption.identity_files", "wal.fetch_deadline", "state_directory"}
 }
 
 // fromFile tells whether a fetch that only knows the settings file does the

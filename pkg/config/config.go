@@ -36,8 +36,6 @@ type Config struct {
 		Level string `toml:"level"`
 	} `toml:"compression"`
 	WAL struct {
-		Concurrency   int      `toml:"concurrency"`
-		Prefetch      int      `toml:"prefetch"`
 		PushDeadline  Duration `toml:"push_deadline"`
 		FetchDeadline Duration `toml:"fetch_deadline"`
 	} `toml:"wal"`

@@ -48,8 +48,6 @@ identity_files = ["/etc/walship/identity"]
 [compression]
 level = "better"
 [wal]
-concurrency = 3
-prefetch = 2
 push_deadline = "90 s"
 fetch_deadline = "1h"
 [backup]
@@ -75,7 +73,6 @@ func TestLoad(t *testing.T) {
 	want.Repository, want.StateDirectory = "file:///srv/walship", "/var/lib/walship"
 	want.Encryption.Recipients, want.Encryption.IdentityFiles = []string{"age1a", "age1b"}, []string{"/etc/walship/identity"}
 	want.Compression.Level = "better"
-	want.WAL.Concurrency, want.WAL.Prefetch = 3, 2
 	want.WAL.PushDeadline, want.WAL.FetchDeadline = Duration{90 * time.Second}, Duration{time.Hour}
 	want.Backup.Concurrency, want.Backup.MaxRate = 5, 50<<20
 	want.Restore.Concurrency = 6
@@ -128,8 +125,6 @@ func TestPrecedence(t *testing.T) {
 		"encryption.recipients":     {"[]", "a", "b,c", "d, e"},
 		"encryption.identity_files": {"[]", "/f", "/e,/e2", "/c"},
 		"compression.level":         {"default", "fastest", "better", "best"},
-		"wal.concurrency":           {"1", "2", "3", "4"},
-		"wal.prefetch":              {"0", "2", "3", "4"},
 		"wal.push_deadline":         {"1min", "2s", "3s", "4s"},
 		"wal.fetch_deadline":        {"5min", "2s", "3s", "4s"},
 		"backup.concurrency":        {"2", "3", "4", "5"},
@@ -237,7 +232,7 @@ func TestLoadRefuses(t *testing.T) {
 	}{
 		{"unknown key", Sources{File: writeFile(t, "repository = \"file:///x\"\n[wal]\nconcurency = 3\n", 0o600)}, "line 3: unknown setting wal.concurency"},
 		{"unknown section", Sources{File: writeFile(t, "[walx]\nconcurrency = 3\n", 0o600)}, "line 1: unknown setting walx"},
-		{"wrong type", Sources{File: writeFile(t, "[wal]\nconcurrency = \"x\"\n", 0o600)}, "line 2"},
+		{"wrong type", Sources{File: writeFile(t, "[backup]\nconcurrency = \"x\"\n", 0o600)}, "line 2"},
 		{"duplicate key", Sources{File: writeFile(t, "repository = \"a\"\nrepository = \"b\"\n", 0o600)}, "line 2"},
 		{"syntax", Sources{File: writeFile(t, "[postgres]\nconnection = \"password="+secret+"\n", 0o600)}, "line 2"},
 		{"duration without unit", Sources{File: writeFile(t, "[wal]\npush_deadline = \"60\"\n", 0o600)}, "wal.push_deadline"},
@@ -250,8 +245,8 @@ func TestLoadRefuses(t *testing.T) {
 		{"missing file", Sources{File: filepath.Join(t.TempDir(), "none")}, "no such file"},
 		{"missing file of the environment", Sources{Lookup: environ(FileVariable, "/nonexistent/walship.toml")}, "no such file"},
 		{"folder", Sources{File: t.TempDir()}, "regular"},
-		{"number out of range", Sources{File: good, Lookup: environ("WALSHIP_WAL_CONCURRENCY", "65")}, "WALSHIP_WAL_CONCURRENCY"},
-		{"no number", Sources{File: good, Lookup: environ("WALSHIP_WAL_CONCURRENCY", "many")}, "wal.concurrency"},
+		{"number out of range", Sources{File: good, Lookup: environ("WALSHIP_BACKUP_CONCURRENCY", "65")}, "WALSHIP_BACKUP_CONCURRENCY"},
+		{"no number", Sources{File: good, Lookup: environ("WALSHIP_BACKUP_CONCURRENCY", "many")}, "backup.concurrency"},
 		{"below a second", Sources{File: good, Flags: map[string]string{"wal.push_deadline": "10ms"}}, "--wal-push-deadline"},
 		{"size overflow", Sources{File: good, Flags: map[string]string{"backup.max_rate": "9999999999TB"}}, "backup.max_rate"},
 		{"negative", Sources{File: good, Flags: map[string]string{"backup.max_rate": "-1MB"}}, "backup.max_rate"},
@@ -391,7 +386,7 @@ func TestKeys(t *testing.T) {
 	if !slices.Equal(fields, names) {
 		t.Errorf("fields %q\nkeys %q", fields, names)
 	}
-	if k := Keys()[6]; k.Env() != "WALSHIP_WAL_PUSH_DEADLINE" || k.Flag() != "wal-push-deadline" {
+	if k := Keys()[4]; k.Env() != "WALSHIP_WAL_PUSH_DEADLINE" || k.Flag() != "wal-push-deadline" {
 		t.Errorf("%s: %s, --%s", k.Name, k.Env(), k.Flag())
 	}
 }

@@ -69,20 +69,6 @@ func Keys() []Key {
 			check: oneOf("fastest", "default", "better", "best"),
 		},
 		{
-			Name: "wal.concurrency", Default: "1",
-			Doc: "How many WAL files one push may store at once, 1 to 64. " +
-				"This version stores the one that PostgreSQL names.",
-			field: func(c *Config) any { return &c.WAL.Concurrency },
-			check: between(1, 64),
-		},
-		{
-			Name: "wal.prefetch", Default: "0",
-			Doc: "How many segments a fetch may get ahead of PostgreSQL's asking, 0 to 64. " +
-				"This version gets the one that PostgreSQL names.",
-			field: func(c *Config) any { return &c.WAL.Prefetch },
-			check: between(0, 64),
-		},
-		{
 			Name: "wal.push_deadline", Default: "60s",
 			Doc:   "The longest that a push may take. PostgreSQL waits for it when it shuts down.",
 			field: func(c *Config) any { return &c.WAL.PushDeadline },
