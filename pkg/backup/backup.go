@@ -123,6 +123,11 @@ func (r *run) start(ctx context.Context) error {
 		return err
 	}
 	b.ID = opened.ID
+	if err := r.repository.NoteCluster(ctx, repo.Cluster{
+		SystemID: b.SystemID, Major: r.major, SegmentSize: b.SegmentSize, Seen: b.StartTime,
+	}); err != nil {
+		return err
+	}
 	if r.manifest, err = newManifest(r.repository.Sealer, r.major, b.SystemID, b.ID); err != nil {
 		return err
 	}

@@ -232,6 +232,19 @@ func TestBackups(t *testing.T) {
 	}
 }
 
+func TestNoteCluster(t *testing.T) {
+	r := newRepository(t)
+	for _, major := range []int{15, 17} { // the first one stays
+		if err := r.NoteCluster(t.Context(), Cluster{SystemID: cluster, Major: major, SegmentSize: 1 << 24, Seen: day}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := readObject(t.Context(), r.Store, clusterKey(cluster), maxInfo)
+	if err != nil || !strings.Contains(string(got), `"major": 15`) || !strings.Contains(string(got), `"wal_segment_size": 16777216`) {
+		t.Errorf("cluster.json is %s, %v", got, err)
+	}
+}
+
 func TestBackupRecordRefused(t *testing.T) {
 	r := newRepository(t)
 	ref := BackupRef{ID: "20261120T142500Z", SystemID: cluster, Timeline: 1, StartLSN: 0x28, StopLSN: 0x100}
