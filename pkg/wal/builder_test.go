@@ -31,6 +31,7 @@ type builtRecord struct {
 	lsn, prev LSN
 	data      []byte
 	times     []Timestamp // that can stop a recovery
+	point     string      // of a restore point
 	lost      bool        // its rest was overwritten
 }
 
@@ -156,7 +157,9 @@ func (w *walBuilder) restorePoint(name string, at Timestamp) LSN {
 	main := binary.LittleEndian.AppendUint64(nil, uint64(at))
 	field := make([]byte, 64)
 	copy(field, name)
-	return w.record(ResourceXLOG, 0x70, 0, append(main, field...))
+	lsn := w.record(ResourceXLOG, 0x70, 0, append(main, field...))
+	w.records[len(w.records)-1].point = name
+	return lsn
 }
 
 // switchSegment ends the segment early.

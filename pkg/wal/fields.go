@@ -188,7 +188,7 @@ func parseChain(text string) (chain ChainDigest, err error) {
 // encode writes a fragment as length/remaining/crc/start, the last two in
 // hexadecimal.
 func (f Fragment) encode() string {
-	start := f.Start[:min(f.Length, recordHeaderSize)]
+	start := f.start()
 	return fmt.Sprintf("%d/%d/%08x/%x", f.Length, f.Remaining, f.CRC, start)
 }
 
@@ -203,7 +203,7 @@ func parseFragment(text string) (f Fragment, err error) {
 	start, err4 := hex.DecodeString(parts[3])
 	f = Fragment{Length: uint32(length), Remaining: uint32(remaining), CRC: crc}
 	if err1 != nil || err2 != nil || err3 != nil || err4 != nil ||
-		length == 0 || length > remaining || len(start) != int(min(length, recordHeaderSize)) {
+		length == 0 || length > remaining || len(start) != int(min(length, FragmentStart)) {
 		return Fragment{}, malformed(text)
 	}
 	copy(f.Start[:], start)

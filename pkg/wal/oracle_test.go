@@ -42,8 +42,9 @@ func TestOracle(t *testing.T) {
 			if len(files) < test.atLeast {
 				t.Fatalf("%d segments, want at least %d", len(files), test.atLeast)
 			}
-			s.checkSummaries(t, files)
+			whole := s.checkSummaries(t, files)
 			got := s.read(t, files)
+			checkRollUp(t, whole, got)
 			t.Logf("%d records in %d segments", len(got), len(files))
 			s.checkContent(t, got)
 			for _, lines := range inspected {
@@ -218,9 +219,10 @@ func (s *site) path(t *testing.T) []wal.FileName {
 	return files
 }
 
-// checkSummaries holds that each file is complete and follows the one before.
-func (s *site) checkSummaries(t *testing.T, files []wal.FileName) {
-	var before wal.Summary
+// checkSummaries holds that each file is complete and follows the one before,
+// and returns their roll-up.
+func (s *site) checkSummaries(t *testing.T, files []wal.FileName) wal.Summary {
+	var whole wal.Summary
 	for i, name := range files {
 		data := s.load(t, name)
 		header, err := wal.ReadLongHeader(bytes.NewReader(data))
@@ -237,12 +239,43 @@ func (s *site) checkSummaries(t *testing.T, files []wal.FileName) {
 		if !summary.Ending.Complete() {
 			t.Errorf("%s ends %s: %s", name, summary.Ending, summary.Problem)
 		}
-		if i > 0 {
-			if err := summary.Follows(before); err != nil {
-				t.Errorf("%s: %v", name, err)
-			}
+		if i == 0 {
+			whole = summary
+			continue
 		}
-		before = summary
+		if whole, err = whole.Append(summary); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+	}
+	return whole
+}
+
+// checkRollUp holds the roll-up of all segments against their records.
+func checkRollUp(t *testing.T, whole wal.Summary, lines []string) {
+	var commits, stops, points uint64
+	least, most := "9", ""
+	end := regexp.MustCompile(`\| (COMMIT|ABORT|COMMIT_PREPARED \d+|ABORT_PREPARED \d+) (\d+-\d+-\d+ \d+:\d+:\d+\.\d+)`)
+	for _, line := range lines {
+		if m := end.FindStringSubmatch(line); m != nil {
+			stops++
+			if strings.HasPrefix(m[1], "COMMIT") {
+				commits++
+			}
+			least, most = min(least, m[2]), max(most, m[2])
+		}
+		if strings.Contains(line, "| RESTORE_POINT ") {
+			points++
+		}
+	}
+	if whole.Records != uint64(len(lines)) || whole.Commits != commits || whole.Stops != stops || whole.RestorePointCount != points {
+		t.Errorf("the roll-up has %d records, %d commits, %d stops and %d restore points, read were %d, %d, %d and %d",
+			whole.Records, whole.Commits, whole.Stops, whole.RestorePointCount, len(lines), commits, stops, points)
+	}
+	if got := whole.MinTime.Time().Format(timeLayout); got != least {
+		t.Errorf("the roll-up's times start at %s, the records' at %s", got, least)
+	}
+	if got := whole.MaxTime.Time().Format(timeLayout); got != most {
+		t.Errorf("the roll-up's times end at %s, the records' at %s", got, most)
 	}
 }
 

@@ -71,29 +71,6 @@ type Reader struct {
 // errOverwritten is how join says that a record ended unfinished.
 var errOverwritten = errors.New("the record's rest was overwritten")
 
-// Fragment is the piece of a record that a segment boundary cut off.
-type Fragment struct {
-	// Length is how many of the record's bytes are in this segment, 0 if no
-	// record is cut.
-	Length uint32
-	// Remaining is how many of its bytes there are from this fragment's first
-	// on, in this segment and the ones behind it.
-	Remaining uint32
-	// Start holds the fragment's first bytes, up to a record header's.
-	Start [recordHeaderSize]byte
-	// CRC is the CRC-32C of all of its bytes.
-	CRC uint32
-}
-
-// add appends bytes to the fragment.
-func (f *Fragment) add(data []byte) {
-	if f.Length < recordHeaderSize {
-		copy(f.Start[f.Length:], data)
-	}
-	f.Length += uint32(len(data))
-	f.CRC = crc32.Update(f.CRC, castagnoli, data)
-}
-
 // NewReader returns a Reader of the segments whose bytes src yields, one
 // after the other, whole. It reads the first page's header. Where src starts
 // with the rest of a record that began before it, that rest is skipped.

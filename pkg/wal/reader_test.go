@@ -3,6 +3,7 @@ package wal
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"testing"
@@ -65,6 +66,8 @@ func randomWAL(random *rand.Rand, start LSN, segments int) *walBuilder {
 			w.switchSegment()
 		case n < 25 && testBlockSize-len(w.data)%testBlockSize >= 8 && len(w.data)%testBlockSize != 0:
 			w.abandon(2*testBlockSize + random.IntN(100))
+		case n == 25:
+			w.restorePoint(fmt.Sprintf("point %d", w.position()), Timestamp(len(w.data)))
 		case n < 300:
 			w.commit(random.Uint32(), Timestamp(random.Int64N(1e15)))
 		default:

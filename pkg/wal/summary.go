@@ -2,11 +2,9 @@ package wal
 
 import (
 	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash"
-	"hash/crc32"
 	"io"
 )
 
@@ -84,6 +82,36 @@ type Summary struct {
 	RestorePointCount uint64
 }
 
+// stop counts a record that can stop a recovery by time.
+func (s *Summary) stop(action TransactionAction, at Timestamp) {
+	if action == ActionCommit || action == ActionCommitPrepared {
+		s.Commits++
+	}
+	s.span(at, at)
+	s.Stops++
+}
+
+// span widens the span of times; Stops must not count them yet.
+func (s *Summary) span(least, most Timestamp) {
+	if s.Stops == 0 {
+		s.MinTime, s.MaxTime = least, most
+	}
+	s.MinTime, s.MaxTime = min(s.MinTime, least), max(s.MaxTime, most)
+}
+
+// list counts a restore point, and lists it if there is room.
+func (s *Summary) list(point RestorePoint) {
+	complete := uint64(len(s.RestorePoints)) == s.RestorePointCount
+	s.RestorePointCount++
+	size := len(point.encode())
+	for _, listed := range s.RestorePoints {
+		size += len(listed.encode())
+	}
+	if complete && len(s.RestorePoints) < MaxRestorePoints && size <= maxRestorePointBytes {
+		s.RestorePoints = append(s.RestorePoints, point)
+	}
+}
+
 // SameWAL tells whether two copies of one segment hold the same WAL: the same
 // records, to the same end. They may differ behind that.
 func (s Summary) SameWAL(other Summary) bool {
@@ -109,10 +137,11 @@ func (s Summary) Follows(before Summary) error {
 		return errors.New("the segment continues a record that the one before it doesn't begin")
 	case s.Prev != 0 && before.Last != 0 && s.Prev != before.Last:
 		return fmt.Errorf("the first record's predecessor is at %s, not at %s", s.Prev, before.Last)
-	case before.Tail.Length > 0:
-		return before.Tail.join(s.Head)
-	case crosses && s.Head.Remaining != before.Head.Remaining-before.Head.Length:
-		return errors.New("the record that the segment boundary cuts is continued by one of another length")
+	case crosses && before.Tail.Length > 0:
+		return before.Tail.continues(s.Head)
+	case crosses:
+		_, err := before.Head.extend(s.Head)
+		return err
 	}
 	return nil
 }
@@ -129,47 +158,12 @@ func (s Summary) overwrites(before Summary) error {
 	return nil
 }
 
-// unfinished tells whether the fragment's record goes on behind its segment.
-func (f Fragment) unfinished() bool { return f.Length < f.Remaining }
-
-// prev returns the predecessor that the record's header states, 0 if that
-// part of it isn't in the fragment. The fragment must be a record's beginning.
-func (f Fragment) prev() LSN {
-	if f.Length < 16 {
-		return 0
-	}
-	return LSN(binary.LittleEndian.Uint64(f.Start[8:]))
-}
-
-// join checks a record of which the segment boundary cuts f from rest. A
-// record that goes on in a third segment is checked by its lengths alone.
-func (f Fragment) join(rest Fragment) error {
-	if rest.Remaining != f.Remaining-f.Length {
-		return errors.New("the record that the segment boundary cuts is continued by one of another length")
-	}
-	if rest.unfinished() {
-		return nil
-	}
-	// A record's CRC covers its data first and then its header; the header
-	// itself may be cut.
-	var header [recordHeaderSize]byte
-	n := copy(header[:], f.Start[:min(f.Length, recordHeaderSize)])
-	inRest := copy(header[n:], rest.Start[:min(rest.Length, recordHeaderSize)])
-	data := dataCRC(f.CRC, f.Start[:n], int64(f.Length))
-	data = combineCRC(data, dataCRC(rest.CRC, rest.Start[:inRest], int64(rest.Length)), int64(rest.Length)-int64(inRest))
-	if crc32.Update(data, castagnoli, header[:recordCRCOffset]) != binary.LittleEndian.Uint32(header[recordCRCOffset:]) {
-		return errors.New("the record that the segment boundary cuts is continued by another")
-	}
-	return nil
-}
-
 // summarizer builds a summary from the records of one segment.
 type summarizer struct {
 	Summary
 	hash     hash.Hash
 	headers  []byte // gathered for hash
 	contents Contents
-	room     int // bytes left for restore points
 	// overwriting: the record is on the segment's first page, and that starts anew.
 	overwriting bool
 }
@@ -181,7 +175,6 @@ func newSummarizer() *summarizer {
 	return &summarizer{
 		hash:    sha256.New(),
 		headers: make([]byte, 0, headersAtOnce*recordHeaderSize),
-		room:    maxRestorePointBytes,
 	}
 }
 
@@ -226,16 +219,7 @@ func (s *summarizer) addTransaction(r *Record) error {
 	if err != nil {
 		return fmt.Errorf("decode %s at %s: %w", action, r.LSN, err)
 	}
-	if action == ActionCommit || action == ActionCommitPrepared {
-		s.Commits++
-	}
-	if s.Stops == 0 || at < s.MinTime {
-		s.MinTime = at
-	}
-	if s.Stops == 0 || at > s.MaxTime {
-		s.MaxTime = at
-	}
-	s.Stops++
+	s.stop(action, at)
 	return nil
 }
 
@@ -271,14 +255,7 @@ func (s *summarizer) addRestorePoint(r *Record) error {
 	if err != nil {
 		return err
 	}
-	s.RestorePointCount++
-	if uint64(len(s.RestorePoints))+1 != s.RestorePointCount || len(s.RestorePoints) == MaxRestorePoints {
-		return nil
-	}
-	if size := len(point.encode()); size <= s.room {
-		s.room -= size
-		s.RestorePoints = append(s.RestorePoints, point)
-	}
+	s.list(point)
 	return nil
 }
 

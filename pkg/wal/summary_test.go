@@ -99,6 +99,10 @@ func compareSummary(t *testing.T, what string, s Summary, w *walBuilder, from LS
 			}
 			want.MinTime, want.MaxTime = min(want.MinTime, at), max(want.MaxTime, at)
 		}
+		if r.point != "" {
+			want.RestorePointCount++
+			want.RestorePoints = append(want.RestorePoints, RestorePoint{r.lsn, Timestamp(r.lsn - w.start), r.point})
+		}
 	}
 	chain.Sum(want.Chain[:0])
 	if !reflect.DeepEqual(s, want) {
