@@ -110,15 +110,11 @@ func entryOf(e tarEntry) pgdata.ManifestFile {
 	return pgdata.ManifestFile{Path: e.Name, Size: int64(len(e.content)), Modified: clock(8), Algorithm: pgdata.ChecksumSHA256, Checksum: hash.Sum(nil)}
 }
 
-func makeRepository(t *testing.T) *repo.Repository {
-	t.Helper()
-	store := mem.New()
-	info, err := repo.Init(context.Background(), store, repo.InitOptions{Now: clock(1)})
-	if err != nil {
-		t.Fatalf("make repository: %v", err)
-	}
+// makeRepository makes a repository in memory, without the probe of Init.
+func makeRepository() *repo.Repository {
+	info := repo.Info{Format: repo.Format, ID: strings.Repeat("5a", 16), Encryption: "none"}
 	return &repo.Repository{
-		Store: store, Info: info,
+		Store: mem.New(), Info: info,
 		Sealer: &object.Sealer{Repository: info.ID},
 		Opener: &object.Opener{Repository: info.ID},
 	}

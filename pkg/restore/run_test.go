@@ -16,7 +16,7 @@ import (
 )
 
 func TestRun(t *testing.T) {
-	r, work := makeRepository(t), t.TempDir()
+	r, work := makeRepository(), t.TempDir()
 	smallBackup().commit(t, r)
 	q := request(work)
 	result, err := restoreInto(t, r, q)
@@ -64,7 +64,7 @@ func TestRun(t *testing.T) {
 
 // TestRunWALDirectory is rule 7, a linked pg_wal.
 func TestRunWALDirectory(t *testing.T) {
-	r, work := makeRepository(t), t.TempDir()
+	r, work := makeRepository(), t.TempDir()
 	smallBackup().commit(t, r)
 	q := request(work)
 	q.WALDirectory = filepath.Join(work, "wal")
@@ -81,7 +81,7 @@ func TestRunWALDirectory(t *testing.T) {
 
 // TestRunConfiguration is rule 6, Debian's configuration.
 func TestRunConfiguration(t *testing.T) {
-	r, work := makeRepository(t), t.TempDir()
+	r, work := makeRepository(), t.TempDir()
 	b := smallBackup()
 	b.configuration = []tarEntry{
 		file("etc/postgresql/15/main/postgresql.conf", "max_connections = 400\ninclude_dir = 'conf.d'\nhba_file = '/etc/postgresql/15/main/pg_hba.conf'\n"),
@@ -160,7 +160,8 @@ func TestRunRefusesContent(t *testing.T) {
 		{"link in the configuration", func(b *madeBackup) { b.configuration = []tarEntry{link("etc", "/etc")} }, "neither a file nor a directory"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r, work := makeRepository(t), t.TempDir()
+			t.Parallel()
+			r, work := makeRepository(), t.TempDir()
 			bad := smallBackup()
 			c.change(bad)
 			bad.commit(t, r)
@@ -173,7 +174,7 @@ func TestRunRefusesContent(t *testing.T) {
 			if _, err := os.Lstat(filepath.Join(work, "evil")); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("a file was written outside: %v", err)
 			}
-			good := makeRepository(t)
+			good := makeRepository()
 			smallBackup().commit(t, good)
 			if _, err := restoreInto(t, good, q); err != nil {
 				t.Errorf("restoring a good backup over the leftovers: %v", err)
@@ -209,7 +210,8 @@ func TestRunRefusesObjects(t *testing.T) {
 		{"object that isn't there", func(b *repo.Backup) { b.Parts[1].Key += "x" }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r, work := makeRepository(t), t.TempDir()
+			t.Parallel()
+			r, work := makeRepository(), t.TempDir()
 			smallBackup().commit(t, r)
 			q := request(work)
 			p, err := MakePlan(context.Background(), r, q)
@@ -223,7 +225,7 @@ func TestRunRefusesObjects(t *testing.T) {
 			checkUnstartable(t, q.Directory)
 		})
 	}
-	r, work := makeRepository(t), t.TempDir()
+	r, work := makeRepository(), t.TempDir()
 	smallBackup().commit(t, r)
 	r.Opener = &object.Opener{Repository: strings.Repeat("0", 32)}
 	if _, err := restoreInto(t, r, request(work)); !errors.Is(err, object.ErrMismatch) {
@@ -262,7 +264,7 @@ func TestRunRefusesDirectories(t *testing.T) {
 		{"state directory of something else", func(t *testing.T, q *Request, work string) { write(t, q.Directory+".walship/precious", "x") }, "isn't walship's"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r, work := makeRepository(t), t.TempDir()
+			r, work := makeRepository(), t.TempDir()
 			smallBackup().commit(t, r)
 			q := request(work)
 			c.make(t, &q, work)
@@ -282,7 +284,7 @@ func TestRunRefusesDirectories(t *testing.T) {
 // TestRunKeepsStartedCluster refuses what looks like leftovers but has a
 // pg_control: it may have been started since.
 func TestRunKeepsStartedCluster(t *testing.T) {
-	r, work := makeRepository(t), t.TempDir()
+	r, work := makeRepository(), t.TempDir()
 	smallBackup().commit(t, r)
 	q := request(work)
 	if _, err := restoreInto(t, r, q); err != nil {
@@ -303,7 +305,7 @@ func TestRunKeepsStartedCluster(t *testing.T) {
 
 // TestRunCancelled is fault 2, a restore that stops in the middle.
 func TestRunCancelled(t *testing.T) {
-	r, work := makeRepository(t), t.TempDir()
+	r, work := makeRepository(), t.TempDir()
 	smallBackup().commit(t, r)
 	q := request(work)
 	p, err := MakePlan(context.Background(), r, q)
@@ -322,7 +324,7 @@ func TestRunCancelled(t *testing.T) {
 }
 
 func TestRunRefusesProblems(t *testing.T) {
-	r, work := makeRepository(t), t.TempDir()
+	r, work := makeRepository(), t.TempDir()
 	b := smallBackup()
 	b.record.StopLSN = at(3, 0x100)
 	b.commit(t, r)
