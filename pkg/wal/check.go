@@ -58,7 +58,8 @@ func (c *checker) check(r io.Reader) (Summary, error) {
 	reader := Reader{src: src, maxTimeline: c.name.Timeline}
 	reader.begin(first, start[:])
 	s, err := summarize(&reader)
-	if io.Copy(io.Discard, src); src.left > 0 {
+	_, _ = io.Copy(io.Discard, src) // src keeps its error
+	if src.left > 0 {
 		return Summary{}, c.cut(src)
 	}
 	var invalid *InvalidError

@@ -239,6 +239,26 @@ func TestCheckAccepts(t *testing.T) {
 			damage: func(data []byte) { data[LongHeaderSize+104+50] ^= 1 },
 			ending: EndingDamaged, end: checkStart + LongHeaderSize + 104,
 		},
+		"damage in a record's header": {
+			build:  func(w *walBuilder) { w.noop(100); w.fillTo(checkStart + testSegmentSize) },
+			damage: func(data []byte) { data[LongHeaderSize+104+9] ^= 1 },
+			ending: EndingDamaged, end: checkStart + LongHeaderSize + 104,
+		},
+		"damage in the first record": {
+			build:  func(w *walBuilder) { w.noop(100); w.fillTo(checkStart + testSegmentSize) },
+			damage: func(data []byte) { data[LongHeaderSize+50] ^= 1 },
+			ending: EndingDamaged, end: checkStart + LongHeaderSize,
+		},
+		"a page that is zero": {
+			build:  func(w *walBuilder) { w.fillTo(checkStart + testSegmentSize) },
+			damage: func(data []byte) { clear(data[3*testBlockSize : 4*testBlockSize]) },
+			ending: EndingDamaged, end: checkStart + 3*testBlockSize,
+		},
+		"a record whose rest is missing": {
+			build:  func(w *walBuilder) { w.noop(100); w.noop(2 * testBlockSize); w.fillTo(checkStart + testSegmentSize) },
+			damage: func(data []byte) { clear(data[testBlockSize : 2*testBlockSize]) },
+			ending: EndingDamaged, end: checkStart + LongHeaderSize + 104,
+		},
 		"a parent's pages": {
 			build: func(w *walBuilder) {
 				w.timeline = 2

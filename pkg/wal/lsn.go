@@ -45,10 +45,9 @@ func (t TimelineID) String() string {
 	return fmt.Sprintf("%08X", uint32(t))
 }
 
+// The bounds of a WAL segment's size, in bytes, as WalSegMinSize and
+// WalSegMaxSize in src/include/access/xlog_internal.h.
 const (
-	// MinSegmentSize and MaxSegmentSize bound the size of a WAL segment, in
-	// bytes, as WalSegMinSize and WalSegMaxSize in
-	// src/include/access/xlog_internal.h.
 	MinSegmentSize = 1 << 20
 	MaxSegmentSize = 1 << 30
 )

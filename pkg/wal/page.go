@@ -25,12 +25,15 @@ const (
 	allPageFlags = FirstIsContRecord | LongHeader | BackupRemovable | FirstIsOverwriteContRecord
 )
 
+// The bytes that page headers take, alignment included, as SizeOfXLogShortPHD
+// and SizeOfXLogLongPHD in src/include/access/xlog_internal.h.
 const (
-	// ShortHeaderSize and LongHeaderSize are the bytes that page headers
-	// take, alignment included, as SizeOfXLogShortPHD and SizeOfXLogLongPHD.
 	ShortHeaderSize = 24
 	LongHeaderSize  = 40
+)
 
+// The bounds of the size of a WAL page, in bytes.
+const (
 	minBlockSize = 1 << 10
 	maxBlockSize = 1 << 16
 )

@@ -20,7 +20,9 @@ type InvalidError struct {
 	LSN     LSN    // of the record, or of the page, that isn't valid
 	Problem string // what is wrong with it
 	// Damaged: the bytes can't be what an earlier use of the file left
-	// behind. They are a record of exactly this place, with a wrong checksum.
+	// behind. They are of exactly this place: a record whose link to its
+	// predecessor is right and its checksum wrong, or a page that should
+	// continue a record.
 	Damaged bool
 	// foreign: the page is of this place in another history.
 	foreign bool
@@ -109,7 +111,7 @@ func (r *Reader) Next() (*Record, error) {
 		if err == nil {
 			return &r.record, nil
 		}
-		if err != errOverwritten {
+		if !errors.Is(err, errOverwritten) {
 			r.err = err
 		}
 	}
@@ -123,7 +125,7 @@ func (r *Reader) Head() Fragment { return r.head }
 // Tail describes the record that ErrUnfinished was returned for, and returns
 // where it starts.
 func (r *Reader) Tail() (LSN, Fragment) {
-	if r.err != ErrUnfinished || len(r.joined) == 0 {
+	if !errors.Is(r.err, ErrUnfinished) || len(r.joined) == 0 {
 		return 0, Fragment{}
 	}
 	tail := Fragment{Remaining: binary.LittleEndian.Uint32(r.joined)}
@@ -221,9 +223,9 @@ func (r *Reader) nextFragment(lsn LSN, remaining uint32) error {
 	case r.header.Info&FirstIsOverwriteContRecord != 0:
 		return errOverwritten
 	case r.header.Info&FirstIsContRecord == 0:
-		return r.invalid(lsn, "the record isn't continued on the next page")
+		return &InvalidError{LSN: lsn, Problem: "the record isn't continued on the next page", Damaged: true}
 	case r.header.RemainingLength != remaining:
-		return r.invalid(lsn, "the record is continued by one of another length")
+		return &InvalidError{LSN: lsn, Problem: "the record is continued by one of another length", Damaged: true}
 	}
 	return nil
 }
@@ -367,6 +369,23 @@ func (r *Reader) checkPage(page []byte) error {
 	}
 	r.header = h
 	return nil
+}
+
+// writtenBehind reads on behind the end of valid WAL, to the end of src, and
+// tells whether there is a page that was written for its place.
+func (r *Reader) writtenBehind() bool {
+	size := int(r.first.BlockSize)
+	for {
+		if r.limit-r.next < size && r.fill() != nil {
+			return false // whoever owns src sees its error
+		}
+		h, err := ParsePageHeader(r.chunk[r.next : r.next+size])
+		if err == nil && h.Magic == r.first.Magic && h.Address == r.addr {
+			return true
+		}
+		r.next += size
+		r.addr += LSN(size)
+	}
 }
 
 func (r *Reader) invalid(lsn LSN, problem string) error {

@@ -21,7 +21,7 @@ func readAll(t *testing.T, src io.Reader) ([]builtRecord, *Reader, error) {
 	for {
 		record, err := r.Next()
 		if err != nil {
-			if _, again := r.Next(); again != err {
+			if _, again := r.Next(); !errors.Is(again, err) {
 				t.Errorf("Next returned %v and then %v", err, again)
 			}
 			return list, r, err
@@ -154,12 +154,12 @@ func TestReaderLongRecord(t *testing.T) {
 
 	got, r, err := readAll(t, bytes.NewReader(segments[0]))
 	lsn, tail := r.Tail()
-	if err != ErrUnfinished || len(got) != 1 || lsn != long || tail.Remaining != 3*testSegmentSize {
+	if !errors.Is(err, ErrUnfinished) || len(got) != 1 || lsn != long || tail.Remaining != 3*testSegmentSize {
 		t.Errorf("the first segment: %d records, tail at %s of %d, %v", len(got), lsn, tail.Remaining, err)
 	}
 	got, r, err = readAll(t, bytes.NewReader(segments[1]))
 	lsn, tail = r.Tail()
-	if head := r.Head(); err != ErrUnfinished || len(got) != 0 || lsn != 0 || tail.Length != 0 ||
+	if head := r.Head(); !errors.Is(err, ErrUnfinished) || len(got) != 0 || lsn != 0 || tail.Length != 0 ||
 		head.Length >= head.Remaining || head.Length < testSegmentSize-128*ShortHeaderSize-LongHeaderSize {
 		t.Errorf("the second segment: %d records, head %+v, %v", len(got), r.Head(), err)
 	}
@@ -226,12 +226,12 @@ func TestReaderEnds(t *testing.T) {
 		"not continued": {
 			build:   func(w *walBuilder) { w.noop(100); w.noop(2 * testBlockSize) },
 			break_:  func(data []byte) { pages(data, 1)[2] &^= 1 },
-			problem: "the record isn't continued on the next page",
+			problem: "the record isn't continued on the next page", damaged: true,
 		},
 		"continued by another": {
 			build:   func(w *walBuilder) { w.noop(100); w.noop(2 * testBlockSize) },
 			break_:  func(data []byte) { pages(data, 1)[16]++ },
-			problem: "the record is continued by one of another length",
+			problem: "the record is continued by one of another length", damaged: true,
 		},
 		"wrong link": {
 			build:   func(w *walBuilder) { w.noop(100); w.prev--; w.noop(100) },

@@ -23,8 +23,9 @@ const (
 	// EndingOpen: behind the last record nothing is written, or what an
 	// earlier use of the file left, or a record that a crash cut short.
 	EndingOpen
-	// EndingDamaged: behind the last valid record stands one of exactly that
-	// place whose checksum is wrong.
+	// EndingDamaged: behind the last valid record stands what was written for
+	// that place, but isn't right; or further behind, pages that were written
+	// for theirs.
 	EndingDamaged
 )
 
@@ -290,7 +291,7 @@ func (s *summarizer) end(r *Reader, err error) error {
 		if s.Ending != EndingSwitch {
 			s.Ending = EndingFull
 		}
-	case err == ErrUnfinished:
+	case errors.Is(err, ErrUnfinished):
 		s.End, s.Ending = segmentEnd, EndingCrossing
 		var lsn LSN
 		if lsn, s.Tail = r.Tail(); lsn != 0 {
@@ -298,7 +299,7 @@ func (s *summarizer) end(r *Reader, err error) error {
 		}
 	case errors.As(err, &invalid) && !invalid.foreign:
 		s.Ending, s.Problem = EndingOpen, err.Error()
-		if invalid.Damaged {
+		if invalid.Damaged || r.writtenBehind() {
 			s.Ending = EndingDamaged
 		}
 		if s.Records == 0 {
