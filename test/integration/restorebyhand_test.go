@@ -60,10 +60,10 @@ func TestRestoreByHand(t *testing.T) {
 			restored := pgtest.Open(t, major, target)
 			restored.Start(t)
 			restored.WaitPaused(t)
+			restored.Promote(t)
 			if got := restored.Dump(t, "postgres"); got != want {
 				t.Errorf("the restored database differs:\n%s", diff(t, want, got))
 			}
-			restored.Promote(t)
 			site.amcheck(t, restored)
 			restored.Stop(t, pgtest.Fast)
 
