@@ -331,7 +331,7 @@ func writePlan(w io.Writer, p *restore.Plan) {
 		line(key, "%s = %s", s.Name, pgdata.QuoteSetting(s.Value))
 	}
 	line("", "and an empty %s", p.SignalFile)
-	table.Flush() // w remembers an error
+	_ = table.Flush() // w remembers an error
 	for _, list := range []struct {
 		key   string
 		texts []string

@@ -27,7 +27,7 @@ func (d *destination) configuration(ctx context.Context, r *repo.Repository, o r
 	if err != nil {
 		return err
 	}
-	defer src.Close()
+	defer src.close()
 	archive := tar.NewReader(src)
 	for {
 		entry, err := archive.Next()

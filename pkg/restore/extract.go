@@ -78,7 +78,11 @@ func (r *reading) finish() error {
 	return nil
 }
 
-func (r *reading) Close() error { return errors.Join(r.Reader.Close(), r.body.Close()) }
+// close gives the object up. What counts was seen by finish.
+func (r *reading) close() {
+	r.Reader.Close()
+	r.body.Close()
+}
 
 // extractor writes the files of a backup's parts to their places. Several
 // goroutines may use it, each for another part.
@@ -94,7 +98,7 @@ func (x *extractor) part(ctx context.Context, r *repo.Repository, o repo.Object,
 	if err != nil {
 		return err
 	}
-	defer src.Close()
+	defer src.close()
 	archive := tar.NewReader(src)
 	for {
 		if err := ctx.Err(); err != nil {

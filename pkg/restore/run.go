@@ -89,7 +89,7 @@ func (d *destination) writeManifest(ctx context.Context, r *repo.Repository, b *
 	if err != nil {
 		return nil, err
 	}
-	defer src.Close()
+	defer src.close()
 	file, err := d.data.OpenFile(pgdata.BackupManifestFileName, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("create %s: %w", pgdata.BackupManifestFileName, err)
