@@ -259,7 +259,7 @@ func (p *push) sealTo(w io.Writer, src source) error {
 		return fmt.Errorf("seal: %w", err)
 	}
 	if _, err := io.Copy(seal, src.open()); err != nil {
-		seal.Close() // the first error is the one that matters
+		_ = seal.Close() // the first error is the one that matters
 		return fmt.Errorf("seal: %w", err)
 	}
 	if err := seal.Close(); err != nil {

@@ -202,8 +202,11 @@ func probeDelete(ctx context.Context, store storage.Store, keys []string) (bool,
 		return false, fmt.Errorf("delete: %w", err)
 	}
 	for _, key := range keys {
-		if _, err := store.Stat(ctx, key); !errors.Is(err, storage.ErrNotExist) {
-			return false, fmt.Errorf("delete: %s is still there (%v)", key, err)
+		switch _, err := store.Stat(ctx, key); {
+		case err == nil:
+			return false, fmt.Errorf("delete: %s is still there", key)
+		case !errors.Is(err, storage.ErrNotExist):
+			return false, fmt.Errorf("look for what was deleted: %w", err)
 		}
 	}
 	return true, nil
