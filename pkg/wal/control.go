@@ -80,7 +80,10 @@ type Checkpoint struct {
 	Redo             LSN // where replay from this checkpoint starts
 	Timeline         TimelineID
 	PreviousTimeline TimelineID // another one if the record begins a timeline
-	Time             Timestamp  // to the second
+	// NextXID is the next transaction's 64-bit id, read behind Redo: that
+	// transaction and later ones write nothing before Redo.
+	NextXID uint64
+	Time    Timestamp // to the second
 }
 
 // Checkpoint decodes a record of ControlCheckpointShutdown or
@@ -95,7 +98,9 @@ func (r *Record) Checkpoint(c *Contents) (Checkpoint, error) {
 		Timeline:         TimelineID(cut.uint32()),
 		PreviousTimeline: TimelineID(cut.uint32()),
 	}
-	cut.bytes(48) // from fullPageWrites to oldestMultiDB
+	cut.bytes(8) // fullPageWrites, wal_level
+	p.NextXID = cut.uint64()
+	cut.bytes(32) // from nextOid to oldestMultiDB
 	p.Time = Timestamp((int64(cut.uint64()) - unixOf2000) * 1e6)
 	return p, r.decoded(cut)
 }
