@@ -254,7 +254,7 @@ func (s *site) checkSummaries(t *testing.T, files []wal.FileName) wal.Summary {
 func checkRollUp(t *testing.T, whole wal.Summary, lines []string) {
 	var commits, stops, points uint64
 	least, most := "9", ""
-	end := regexp.MustCompile(`\| (COMMIT|ABORT|COMMIT_PREPARED \d+|ABORT_PREPARED \d+) (\d+-\d+-\d+ \d+:\d+:\d+\.\d+)`)
+	end := regexp.MustCompile(`\| (COMMIT|ABORT|COMMIT_PREPARED|ABORT_PREPARED) \d+ at (\d+-\d+-\d+ \d+:\d+:\d+\.\d+)`)
 	for _, line := range lines {
 		if m := end.FindStringSubmatch(line); m != nil {
 			stops++
@@ -329,94 +329,26 @@ func describe(t *testing.T, r *wal.Record, c *wal.Contents) string {
 		len(r.Data)-images, len(r.Data), blocks, facts(t, r, c))
 }
 
-// facts writes what a record says, of the records that say something that
+// facts writes what a record says, and "" of records that say nothing that
 // matters.
 func facts(t *testing.T, r *wal.Record, c *wal.Contents) string {
-	check := func(err error) {
-		if err != nil {
-			t.Fatal(err)
-		}
+	text, err := r.Describe(c)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if _, ok := r.TransactionAction(); ok {
-		x, err := r.Transaction(c)
-		check(err)
-		text := x.Action.String()
-		switch x.Action {
-		case wal.ActionPrepare:
-			text += " gid " + x.GID
-		case wal.ActionCommitPrepared, wal.ActionAbortPrepared:
-			text += fmt.Sprintf(" %d", x.XID)
-		}
-		text += " " + x.Time.Time().Format(timeLayout)
-		for _, file := range x.Dropped {
-			text += " -" + relPath(file, wal.ForkMain)
-		}
-		for _, xid := range x.Subtransactions {
-			text += fmt.Sprintf(" >%d", xid)
-		}
-		return text
+	// What pg_waldump doesn't say.
+	if kind, _ := r.ControlKind(); kind == wal.ControlRestorePoint {
+		text, _, _ = strings.Cut(text, " at ")
 	}
-	if _, ok := r.StorageKind(); ok {
-		x, err := r.Storage(c)
-		check(err)
-		switch x.Kind {
-		case wal.StorageCreate:
-			return "CREATE " + relPath(x.Relation, x.Fork)
-		case wal.StorageTruncate:
-			return fmt.Sprintf("TRUNCATE %s to %d blocks flags %d", relPath(x.Relation, wal.ForkMain), x.Blocks, x.Parts)
-		case wal.StorageCreateDatabaseCopy:
-			return fmt.Sprintf("CREATE_FILE_COPY copy dir %d/%d to %d/%d", x.TemplateTablespace, x.TemplateDatabase, x.Tablespaces[0], x.Database)
-		case wal.StorageCreateDatabaseLog:
-			return fmt.Sprintf("CREATE_WAL_LOG create dir %d/%d", x.Tablespaces[0], x.Database)
-		case wal.StorageDropDatabase:
-			return fmt.Sprintf("DROP dir %d/%d", x.Tablespaces[0], x.Database)
-		case wal.StorageCreateTablespace:
-			return fmt.Sprintf("CREATE %d %q", x.Tablespaces[0], x.Path)
-		case wal.StorageDropTablespace:
-			return fmt.Sprintf("DROP %d", x.Tablespaces[0])
-		}
+	if action, _ := r.TransactionAction(); action == wal.ActionCommitPrepared || action == wal.ActionAbortPrepared {
+		text = gid.ReplaceAllString(text, "")
 	}
-	switch kind, _ := r.ControlKind(); kind {
-	case wal.ControlCheckpointOnline, wal.ControlCheckpointShutdown:
-		x, err := r.Checkpoint(c)
-		check(err)
-		return fmt.Sprintf("CHECKPOINT redo %s; tli %d; prev tli %d", x.Redo, x.Timeline, x.PreviousTimeline)
-	case wal.ControlEndOfRecovery:
-		x, err := r.EndOfRecovery(c)
-		check(err)
-		return fmt.Sprintf("END_OF_RECOVERY tli %d; prev tli %d; time %s", x.Timeline, x.PreviousTimeline, x.Time.Time().Format(timeLayout))
-	case wal.ControlRestorePoint:
-		x, err := r.RestorePoint(c)
-		check(err)
-		return "RESTORE_POINT " + x.Name
-	case wal.ControlParameterChange:
-		x, err := r.ParameterChange(c)
-		check(err)
-		return fmt.Sprintf("PARAMETER_CHANGE max_connections=%d max_worker_processes=%d max_wal_senders=%d max_prepared_xacts=%d max_locks_per_xact=%d",
-			x.MaxConnections, x.MaxWorkerProcesses, x.MaxWALSenders, x.MaxPreparedTransactions, x.MaxLocksPerTransaction)
-	case wal.ControlSwitch:
-		return "SWITCH"
-	}
-	return ""
+	return text
 }
+
+var gid = regexp.MustCompile(`; gid "[^"]*"`)
 
 const timeLayout = "2006-01-02 15:04:05.000000"
-
-// relPath writes where a relation's file is, without the directory that a
-// tablespace has for the version.
-func relPath(f wal.RelFile, fork wal.Fork) string {
-	suffix := ""
-	if fork != wal.ForkMain {
-		suffix = "_" + fork.String()
-	}
-	switch f.Tablespace {
-	case 1663:
-		return fmt.Sprintf("base/%d/%d%s", f.Database, f.Number, suffix)
-	case 1664:
-		return fmt.Sprintf("global/%d%s", f.Number, suffix)
-	}
-	return fmt.Sprintf("pg_tblspc/%d/%d/%d%s", f.Tablespace, f.Database, f.Number, suffix)
-}
 
 // waldump has pg_waldump print the files' records, a timeline at a time.
 func (s *site) waldump(t *testing.T, files []wal.FileName) []string {
@@ -473,8 +405,8 @@ var (
 	oracleLine  = regexp.MustCompile(`^rmgr: (\S+)\s+len \(rec/tot\):\s+(\d+)/\s*(\d+), tx:\s+(\d+), lsn: (\S+), prev (\S+), desc: (.*)$`)
 	oracleBlock = regexp.MustCompile(`, blkref #(\d+): rel (\S+)(?: fork (\S+))? blk (\d+)( FPW)?`)
 	oracleEnd   = regexp.MustCompile(`^(COMMIT|ABORT|COMMIT_PREPARED|ABORT_PREPARED|PREPARE)(?: gid (.*?):| (\d+):)? (\d+-\d+-\d+ \d+:\d+:\d+\.?\d*)(?: UTC|\+00)`)
-	oracleTime  = regexp.MustCompile(`time (\S+ \S+?)(?: UTC|\+00)$`)
-	catalogDir  = regexp.MustCompile(`/PG_\d+_\d+/`)
+	oracleFile  = regexp.MustCompile(`(?:base|global|pg_tblspc/(\d+)/PG_\d+_\d+)/(?:(\d+)/)?(\d+)(?:_(fsm|vm|init))?`)
+	oracleEOR   = regexp.MustCompile(`^END_OF_RECOVERY tli (\d+); prev tli (\d+); time (\S+ \S+?)(?: UTC|\+00)`)
 )
 
 // normalize writes a line of pg_waldump as describe does.
@@ -504,63 +436,122 @@ func normalize(t *testing.T, line string) (string, bool) {
 		desc = desc[:i]
 	}
 	return fmt.Sprintf("%s %s prev %s xid %s len %s/%s%s | %s", lsn, m[1], prev, m[4], m[2], m[3], blocks,
-		oracleFacts(t, m[1], desc)), true
+		oracleFacts(t, m[1], m[4], desc)), true
 }
 
-// oracleFacts takes from a description what facts says.
-func oracleFacts(t *testing.T, resource, desc string) string {
-	desc = catalogDir.ReplaceAllString(desc, "/")
-	first, _, _ := strings.Cut(desc, " ")
-	switch resource + " " + first {
+// oracleFacts writes a description of pg_waldump's as Record.Describe does.
+func oracleFacts(t *testing.T, resource, xid, desc string) string {
+	desc = strings.TrimSpace(desc)
+	word, rest, _ := strings.Cut(desc, " ")
+	part := func(pattern, format string) string {
+		m := regexp.MustCompile("^" + pattern + "$").FindStringSubmatch(rest)
+		if m == nil {
+			t.Fatalf("unknown description %q", desc)
+		}
+		values := make([]any, len(m)-1)
+		for i := range values {
+			values[i] = m[i+1]
+		}
+		return fmt.Sprintf(format, values...)
+	}
+	switch resource + " " + word {
 	case "Transaction COMMIT", "Transaction ABORT", "Transaction PREPARE",
 		"Transaction COMMIT_PREPARED", "Transaction ABORT_PREPARED":
-		m := oracleEnd.FindStringSubmatch(desc)
-		if m == nil {
-			t.Fatalf("unknown description %q", desc)
-		}
-		text := m[1]
-		if m[2] != "" {
-			text += " gid " + m[2]
-		}
-		if m[3] != "" {
-			text += " " + m[3]
-		}
-		text += " " + microseconds(t, m[4])
-		for _, part := range strings.Split(desc, ";") {
-			key, list, _ := strings.Cut(strings.TrimSpace(part), ":")
-			mark := map[string]string{"rels": " -", "rels(commit)": " -", "subxacts": " >"}[key]
-			for _, item := range strings.Fields(list) {
-				if mark != "" {
-					text += mark + item
-				}
-			}
-		}
-		return text
-	case "Storage CREATE", "Storage TRUNCATE", "Tablespace CREATE", "Tablespace DROP",
-		"Database CREATE_WAL_LOG", "Database CREATE_FILE_COPY", "Database DROP":
-		return strings.TrimSpace(desc)
-	case "XLOG RESTORE_POINT", "XLOG SWITCH":
-		return strings.TrimSpace(desc)
+		return oracleTransaction(t, xid, desc)
+	case "Storage CREATE":
+		file, fork := oracleRelation(t, rest)
+		return fmt.Sprintf("CREATE %s %s", file, fork)
+	case "Storage TRUNCATE":
+		file, _ := oracleRelation(t, rest)
+		return "TRUNCATE " + file + " " + part(`\S+ to (\d+) blocks flags (\d+)`, "to %s blocks, parts %s")
+	case "Database CREATE_WAL_LOG":
+		return part(`create dir (\d+)/(\d+)`, "CREATE DATABASE %[2]s in tablespace %[1]s")
+	case "Database CREATE_FILE_COPY":
+		return part(`copy dir (\d+)/(\d+) to (\d+)/(\d+)`, "CREATE DATABASE %[4]s in tablespace %[3]s from %[2]s in tablespace %[1]s")
+	case "Database DROP":
+		return part(`dir (\d+)/(\d+)`, "DROP DATABASE %[2]s; tablespaces %[1]s")
+	case "Tablespace CREATE":
+		return part(`(\d+) (".*")`, "CREATE TABLESPACE %s %s")
+	case "Tablespace DROP":
+		return "DROP TABLESPACE " + rest
+	case "XLOG RESTORE_POINT":
+		return fmt.Sprintf("RESTORE_POINT %q", rest)
+	case "XLOG SWITCH":
+		return word
 	case "XLOG CHECKPOINT_ONLINE", "XLOG CHECKPOINT_SHUTDOWN":
-		parts := strings.SplitN(desc, "; ", 4)
-		_, redo, _ := strings.Cut(parts[0], "redo ")
+		text := part(`redo (\S+); tli (\d+); prev tli (\d+);.*`, "%s; timeline %s; previous timeline %s")
+		redo, rest, _ := strings.Cut(text, ";")
 		lsn, err := wal.ParseLSN(redo)
 		if err != nil {
-			t.Fatalf("unknown description %q", desc)
+			t.Fatal(err)
 		}
-		return fmt.Sprintf("CHECKPOINT redo %s; %s; %s", lsn, parts[1], parts[2])
+		return word + " redo " + lsn.String() + ";" + rest
 	case "XLOG END_OF_RECOVERY":
-		parts := strings.Split(desc, "; ")
-		m := oracleTime.FindStringSubmatch(parts[2])
+		m := oracleEOR.FindStringSubmatch(desc)
 		if m == nil {
 			t.Fatalf("unknown description %q", desc)
 		}
-		return parts[0] + "; " + parts[1] + "; time " + microseconds(t, m[1])
+		return fmt.Sprintf("END_OF_RECOVERY timeline %s; previous timeline %s; %s", m[1], m[2], microseconds(t, m[3]))
 	case "XLOG PARAMETER_CHANGE":
-		text, _, _ := strings.Cut(desc, " wal_level=")
+		text := strings.NewReplacer("max_prepared_xacts", "max_prepared_transactions", "max_locks_per_xact", "max_locks_per_transaction",
+			"=on", "=true", "=off", "=false").Replace(desc)
 		return text
 	}
 	return ""
+}
+
+func oracleTransaction(t *testing.T, xid, desc string) string {
+	m := oracleEnd.FindStringSubmatch(desc)
+	if m == nil {
+		t.Fatalf("unknown description %q", desc)
+	}
+	if m[3] != "" {
+		xid = m[3]
+	}
+	text := fmt.Sprintf("%s %s at %s", m[1], xid, microseconds(t, m[4]))
+	if m[1] == "PREPARE" {
+		text += fmt.Sprintf("; gid %q", m[2])
+	}
+	lists := map[string]string{}
+	for _, part := range strings.Split(desc, "; ") {
+		key, list, _ := strings.Cut(part, ": ")
+		lists[key] = list
+	}
+	files := func(title, key string) {
+		if lists[key] == "" {
+			return
+		}
+		text += "; " + title
+		for _, path := range strings.Fields(lists[key]) {
+			file, _ := oracleRelation(t, path)
+			text += " " + file
+		}
+	}
+	files("removes", "rels")
+	files("removes", "rels(commit)")
+	files("removes on abort", "rels(abort)")
+	if list := lists["subxacts"]; list != "" {
+		text += "; subtransactions " + strings.Join(strings.Fields(list), " ")
+	}
+	return text
+}
+
+// oracleRelation takes a relation's path apart.
+func oracleRelation(t *testing.T, path string) (file, fork string) {
+	m := oracleFile.FindStringSubmatch(path)
+	if m == nil {
+		t.Fatalf("unknown path %q", path)
+	}
+	if fork = m[4]; fork == "" {
+		fork = "main"
+	}
+	switch {
+	case m[1] != "":
+		return m[1] + "/" + m[2] + "/" + m[3], fork
+	case m[2] != "":
+		return "1663/" + m[2] + "/" + m[3], fork
+	}
+	return "1664/0/" + m[3], fork
 }
 
 // microseconds writes out the digits that a time may leave out at its end.
@@ -569,7 +560,7 @@ func microseconds(t *testing.T, text string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return at.Format(timeLayout)
+	return at.Format(timeLayout) + "Z"
 }
 
 // compare holds what was read against the oracle, which may start later and
@@ -598,14 +589,10 @@ func compare(t *testing.T, got, want []string) {
 // checkContent holds that the WAL has what the work was made for, and that
 // commit times are those that the server knows.
 func (s *site) checkContent(t *testing.T, lines []string) {
-	commit := regexp.MustCompile(`xid (\d+) .* \| COMMIT (\d+-\d+-\d+ \d+:\d+:\d+\.\d+)`)
-	prepared := regexp.MustCompile(`\| COMMIT_PREPARED (\d+) (\d+-\d+-\d+ \d+:\d+:\d+\.\d+)`)
+	commit := regexp.MustCompile(`\| COMMIT(?:_PREPARED)? (\d+) at (\d+-\d+-\d+ \d+:\d+:\d+\.\d+)`)
 	compared := 0
 	for _, line := range lines {
 		m := commit.FindStringSubmatch(line)
-		if m == nil {
-			m = prepared.FindStringSubmatch(line)
-		}
 		if m == nil {
 			continue
 		}
@@ -622,12 +609,13 @@ func (s *site) checkContent(t *testing.T, lines []string) {
 	all := strings.Join(lines, "\n")
 	want := []string{
 		" Hash ", " Gin ", " Gist ", " SPGist ", " BRIN ", " Sequence ", " LogicalMessage ", " Btree ", " Heap2 ",
-		" FPW", " vm ", "| ABORT ", "| ABORT_PREPARED ", "| COMMIT_PREPARED ", "| PREPARE gid one 2 ",
-		"| RESTORE_POINT three's \"point\"", "| CHECKPOINT redo ", "| SWITCH", "| TRUNCATE ", "| PARAMETER_CHANGE ",
-		"| END_OF_RECOVERY tli 2; prev tli 1", "| CREATE_FILE_COPY copy dir ", "| DROP dir ", " -base/", " -pg_tblspc/", " >", "_init",
+		" FPW", " vm ", "| ABORT ", "| ABORT_PREPARED ", "| COMMIT_PREPARED ", `gid "one 2"`,
+		`| RESTORE_POINT "three's \"point\""`, "| CHECKPOINT_ONLINE ", "| SWITCH", "| TRUNCATE ", "| PARAMETER_CHANGE ",
+		"| END_OF_RECOVERY timeline 2; previous timeline 1", " from 1 in tablespace 1663", "| DROP DATABASE ",
+		"| CREATE TABLESPACE ", "| DROP TABLESPACE ", "; removes 1663/", "; removes on abort ", "; subtransactions ", " init",
 	}
 	if s.Major >= 15 {
-		want = append(want, "| CREATE_WAL_LOG create dir ", " fsm ")
+		want = append(want, " in tablespace 1663\n", " fsm ")
 	}
 	for _, text := range want {
 		if !strings.Contains(all, text) {
