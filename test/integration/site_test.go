@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -78,9 +79,57 @@ func (s *site) keyNew(t *testing.T, path string) string {
 // command prepares a call of walship with the site's settings.
 func (s *site) command(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
-	cmd := s.cluster.Command(t.Context(), t, s.binary, append([]string{"--config", s.config}, args...)...)
+	return s.commandOn(t, s.cluster, args...)
+}
+
+// commandOn is command for a cluster that the site's was copied to. It runs in
+// that one's data directory, as PostgreSQL runs its commands.
+func (s *site) commandOn(t *testing.T, c *pgtest.Cluster, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := c.Command(t.Context(), t, s.binary, append([]string{"--config", s.config}, args...)...)
+	cmd.Dir = c.DataDir
 	cmd.Env = append(cmd.Env, s.env...)
 	return cmd
+}
+
+// backup takes a backup of a cluster and returns its id.
+func (s *site) backup(t *testing.T, c *pgtest.Cluster) string {
+	t.Helper()
+	var record struct{ ID string }
+	text := pgtest.MustRun(t, s.commandOn(t, c, "backup", "push", "--json"))
+	if err := json.Unmarshal([]byte(text), &record); err != nil || record.ID == "" {
+		t.Fatalf("backup push: %v\n%s", err, text)
+	}
+	return record.ID
+}
+
+// restore restores into a new directory, has it verified, and doesn't start
+// it yet.
+func (s *site) restore(t *testing.T, name string, args ...string) *pgtest.Cluster {
+	t.Helper()
+	target := filepath.Join(s.dir, name)
+	s.walship(t, append([]string{"restore", "run", "--target-directory", target}, args...)...)
+	s.verify(t, target)
+	return pgtest.Open(t, s.cluster.Major, target, pgtest.Env(s.env...))
+}
+
+// files lists the names of the archived WAL.
+func (s *site) files(t *testing.T) []string {
+	t.Helper()
+	var list struct {
+		Clusters []struct{ Files []struct{ Name string } }
+	}
+	text := s.walship(t, "wal", "list", "--files", "--json").Stdout
+	if err := json.Unmarshal([]byte(text), &list); err != nil {
+		t.Fatalf("wal list: %v\n%s", err, text)
+	}
+	var names []string
+	for _, cluster := range list.Clusters {
+		for _, file := range cluster.Files {
+			names = append(names, file.Name)
+		}
+	}
+	return names
 }
 
 // walship calls walship and fails the test unless it succeeds.
@@ -106,10 +155,17 @@ func (s *site) verify(t *testing.T, target string) {
 	if !s.cluster.HasTool("pg_verifybackup") {
 		return
 	}
-	segments := pgtest.MkdirNobody(t, s.dir, "verify-wal")
-	for line := range strings.Lines(s.walship(t, "wal", "list", "--files").Stdout) {
-		if name := strings.Fields(line)[0]; len(name) == 24 { // a whole segment
-			s.walship(t, "wal", "fetch", "--postgres-data-directory", s.cluster.DataDir, name, filepath.Join(segments, name))
+	segments := filepath.Join(s.dir, "verify-wal")
+	if _, err := os.Lstat(segments); err != nil {
+		pgtest.MkdirNobody(t, segments)
+	}
+	for _, name := range s.files(t) {
+		path := filepath.Join(segments, name)
+		if len(name) != len("000000010000000000000001") { // not a whole segment
+			continue
+		}
+		if _, err := os.Lstat(path); err != nil {
+			s.walship(t, "wal", "fetch", "--postgres-data-directory", s.cluster.DataDir, name, path)
 		}
 	}
 	pgtest.MustRun(t, s.cluster.Tool(t.Context(), t, "pg_verifybackup", "--wal-directory", segments, target))
