@@ -93,7 +93,7 @@ func (e *environment) planRestore(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	plan, err := restore.MakePlan(c.Context, repository, request)
+	plan, err := restore.MakePlan(c.Context, restore.Of(repository), request)
 	if err != nil {
 		return err
 	}
@@ -125,7 +125,7 @@ func (e *environment) runRestore(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	plan, err := restore.MakePlan(c.Context, repository, request)
+	plan, err := restore.MakePlan(c.Context, restore.Of(repository), request)
 	if err != nil {
 		return err
 	}

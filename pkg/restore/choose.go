@@ -45,6 +45,11 @@ func (p *Plan) chooseBackup(ctx context.Context, c Catalogue, r Request) error {
 	if err != nil {
 		return fmt.Errorf("plan restore: %w", err)
 	}
+	if p.target.Kind == TargetName {
+		if err := p.findPoint(ctx, c, named); err != nil {
+			return err
+		}
+	}
 	return p.newestBefore(ctx, c, named, r.Backup != "")
 }
 
@@ -62,7 +67,7 @@ func (p *Plan) newestBefore(ctx context.Context, c Catalogue, refs []repo.Backup
 				return fmt.Errorf("plan restore: %w", err)
 			}
 			if why = offPath(p.history, b.Timeline, b.Checkpoint, b.StopLSN); why == "" {
-				why = notBefore(p.target, b)
+				why = p.notBefore(b)
 			}
 			if why == "" {
 				p.record = b
@@ -99,7 +104,8 @@ func offPath(h wal.History, timeline wal.TimelineID, checkpoint, stop wal.LSN) s
 
 // notBefore says why it isn't proved that a backup ended before the target,
 // or "".
-func notBefore(t Target, b *repo.Backup) string {
+func (p *Plan) notBefore(b *repo.Backup) string {
+	t := p.target
 	switch t.Kind {
 	case TargetTime:
 		if b.StopTime.Before(t.Time) || b.StopTime.Equal(t.Time) && !t.Exclusive {
@@ -113,6 +119,11 @@ func notBefore(t Target, b *repo.Backup) string {
 		return fmt.Sprintf("ended at LSN %s, so it can be restored to LSNs from there on", b.StopLSN)
 	case TargetXID:
 		return endedBefore(b.StopSnapshot, t.XID)
+	case TargetName:
+		if p.point == 0 || b.StopLSN <= p.point {
+			return ""
+		}
+		return fmt.Sprintf("ended at LSN %s, behind the last restore point of that name at %s", b.StopLSN, p.point)
 	}
 	return ""
 }

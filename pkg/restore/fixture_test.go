@@ -209,7 +209,7 @@ func request(work string) Request {
 // restoreInto plans and runs.
 func restoreInto(t *testing.T, r *repo.Repository, q Request) (*Result, error) {
 	t.Helper()
-	p, err := MakePlan(context.Background(), r, q)
+	p, err := MakePlan(context.Background(), Of(r), q)
 	if err != nil {
 		t.Fatalf("MakePlan: %v", err)
 	}

@@ -56,7 +56,7 @@ func restoreSmall(repository, work string) error {
 	if err != nil {
 		return err
 	}
-	p, err := MakePlan(context.Background(), r, request(work))
+	p, err := MakePlan(context.Background(), Of(r), request(work))
 	if err != nil {
 		return err
 	}

@@ -108,6 +108,9 @@ func (p *Plan) findWAL(ctx context.Context, c Catalogue) error {
 		return nil
 	}
 	p.judgeEnd(end, there)
+	if p.target.Kind == TargetTime {
+		return p.judgeTime(ctx, c, there, first, last)
+	}
 	return nil
 }
 

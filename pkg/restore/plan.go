@@ -22,8 +22,8 @@ import (
 	"github.com/walship/walship/pkg/wal"
 )
 
-// Catalogue is what the planner reads of a repository; *repo.Repository is
-// one. None of it needs an identity.
+// Catalogue is what the planner reads of a repository: see Of. None of it needs
+// an identity.
 type Catalogue interface {
 	Clusters(ctx context.Context) ([]uint64, error)
 	Backups(ctx context.Context, systemID uint64) ([]repo.BackupRef, error)
@@ -31,6 +31,9 @@ type Catalogue interface {
 	Histories(ctx context.Context, systemID uint64) ([]wal.TimelineID, error)
 	History(ctx context.Context, systemID uint64, timeline wal.TimelineID) (wal.History, error)
 	ListWAL(ctx context.Context, systemID uint64, from wal.FileName) iter.Seq2[repo.WALFile, error]
+	// Summary is what a segment's context header says of its records. The
+	// zero Summary is one that isn't known.
+	Summary(ctx context.Context, systemID uint64, name wal.FileName) (wal.Summary, error)
 	Now(ctx context.Context) (time.Time, error)
 }
 
@@ -102,6 +105,7 @@ type Plan struct {
 	target  Target
 	record  *repo.Backup
 	history wal.History
+	point   wal.LSN // of the target's restore point; 0: not known
 }
 
 // PlannedTarget is the target as it is written to the settings.
@@ -319,8 +323,6 @@ func (p *Plan) explain() {
 		}
 	case TargetXID:
 		note("only the id of a top-level transaction that committed, aborted or was committed prepared is met; if the archive has no such record, the server refuses to start")
-	case TargetName:
-		note("whether the restore point lies behind this backup isn't known from the listing: if it is older, choose an earlier backup with --backup")
 	case TargetLatest:
 		note("at the end of the archived WAL the server promotes itself to a new timeline")
 	}

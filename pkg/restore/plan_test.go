@@ -23,6 +23,11 @@ type fakeCatalogue struct {
 	backups   []*repo.Backup
 	histories map[wal.TimelineID]string
 	files     []string // names in pg_wal
+	summaries map[string]wal.Summary
+}
+
+func (c *fakeCatalogue) Summary(_ context.Context, _ uint64, name wal.FileName) (wal.Summary, error) {
+	return c.summaries[name.String()], nil
 }
 
 func (c *fakeCatalogue) Clusters(context.Context) ([]uint64, error) { return c.clusters, nil }
@@ -341,5 +346,69 @@ func TestEndedBefore(t *testing.T) {
 		if why := endedBefore(c.snapshot, c.xid); (why == "") != c.ok {
 			t.Errorf("endedBefore(%q, %d) = %q", c.snapshot, c.xid, why)
 		}
+	}
+}
+
+// TestPlanLooksForTime is fault 43: a target behind the last archived commit.
+func TestPlanLooksForTime(t *testing.T) {
+	c := threeDeep()
+	stamp := func(hour int) wal.Timestamp { return wal.TimestampOf(clock(hour)) }
+	c.summaries = map[string]wal.Summary{}
+	for _, name := range c.files {
+		c.summaries[name] = wal.Summary{Ending: wal.EndingFull, Stops: 3, MinTime: stamp(6), MaxTime: stamp(6)}
+	}
+	c.summaries["00000003000000000000000A"] = c.summaries["000000030000000000000009"]
+	c.summaries["00000004000000000000000B"] = wal.Summary{Ending: wal.EndingFull, Stops: 1, MinTime: stamp(7), MaxTime: stamp(8)}
+	c.summaries["00000004000000000000000D"] = wal.Summary{Ending: wal.EndingFull}
+	for _, test := range []struct {
+		hour      int
+		exclusive bool
+		warns     bool
+	}{{7, false, false}, {8, false, true}, {8, true, false}, {9, true, true}} {
+		p, err := plan(t, c, Request{Backup: "20261120T050000Z", Target: Target{Kind: TargetTime, Time: clock(test.hour), Exclusive: test.exclusive}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		warned := len(p.Warnings) == 1 && strings.Contains(p.Warnings[0], "2026-11-20 08:00:00+00")
+		if warned != test.warns || !test.warns && len(p.Warnings) > 0 {
+			t.Errorf("%d h, exclusive %v: warnings %q, want some: %v", test.hour, test.exclusive, p.Warnings, test.warns)
+		}
+	}
+	delete(c.summaries, "00000004000000000000000C")
+	p, err := plan(t, c, Request{Target: Target{Kind: TargetTime, Time: clock(8)}})
+	if err != nil || len(p.Warnings) > 0 {
+		t.Errorf("with a segment that can't be looked into: %v, warnings %q, want none", err, p.Warnings)
+	}
+}
+
+func TestPlanLooksForName(t *testing.T) {
+	c := threeDeep()
+	c.summaries = map[string]wal.Summary{}
+	for _, name := range c.files {
+		c.summaries[name] = wal.Summary{Ending: wal.EndingFull}
+	}
+	point := func(segment, name string, lsn wal.LSN) {
+		c.summaries[segment] = wal.Summary{Ending: wal.EndingFull, RestorePointCount: 1, RestorePoints: []wal.RestorePoint{{LSN: lsn, Name: name}}}
+	}
+	point("000000010000000000000006", "early", at(6, 0x500))
+	point("000000020000000000000008", "elsewhere", at(8, 0x500))
+	point("00000004000000000000000B", "late", at(11, 0x500))
+	for name, want := range map[string]string{"early": "20261120T050000Z", "late": "20261120T090000Z", "elsewhere": "20261120T090000Z"} {
+		p, err := plan(t, c, Request{Target: Target{Kind: TargetName, Name: name}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p.Backup.ID != want || (name == "elsewhere") != (len(p.Warnings) == 1) {
+			t.Errorf("%s: backup %s, warnings %q; want %s", name, p.Backup.ID, p.Warnings, want)
+		}
+	}
+	p, err := plan(t, c, Request{Target: Target{Kind: TargetName, Name: "early"}, Backup: "20261120T090000Z"})
+	if err != nil || len(p.Warnings) != 1 {
+		t.Errorf("a backup behind the restore point: %v, want a warning", err)
+	}
+	delete(c.summaries, "00000004000000000000000C")
+	p, err = plan(t, c, Request{Target: Target{Kind: TargetName, Name: "nowhere"}})
+	if err != nil || len(p.Warnings) > 0 || len(p.Notes) != 1 {
+		t.Errorf("with a segment that can't be looked into: %v, warnings %q, notes %q; want a note", err, p.Warnings, p.Notes)
 	}
 }

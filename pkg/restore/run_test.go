@@ -214,7 +214,7 @@ func TestRunRefusesObjects(t *testing.T) {
 			r, work := makeRepository(), t.TempDir()
 			smallBackup().commit(t, r)
 			q := request(work)
-			p, err := MakePlan(context.Background(), r, q)
+			p, err := MakePlan(context.Background(), Of(r), q)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -308,7 +308,7 @@ func TestRunCancelled(t *testing.T) {
 	r, work := makeRepository(), t.TempDir()
 	smallBackup().commit(t, r)
 	q := request(work)
-	p, err := MakePlan(context.Background(), r, q)
+	p, err := MakePlan(context.Background(), Of(r), q)
 	if err != nil {
 		t.Fatal(err)
 	}
