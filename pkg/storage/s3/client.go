@@ -8,6 +8,8 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"sync"
+	"syscall"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -93,7 +95,7 @@ func withTimeouts(client *awshttp.BuildableClient, dial, stall time.Duration) *a
 			if err != nil {
 				return nil, err
 			}
-			return &liveConn{Conn: conn, stall: stall}, nil
+			return newLiveConn(conn, stall), nil
 		}
 		tr.TLSHandshakeTimeout = dial
 		tr.ForceAttemptHTTP2 = false
@@ -109,7 +111,13 @@ func withTimeouts(client *awshttp.BuildableClient, dial, stall time.Duration) *a
 // for the response while it sends a long body.
 type liveConn struct {
 	net.Conn
-	stall time.Duration
+	stall  time.Duration
+	closed chan struct{}
+	close  sync.Once
+}
+
+func newLiveConn(conn net.Conn, stall time.Duration) *liveConn {
+	return &liveConn{Conn: conn, stall: stall, closed: make(chan struct{})}
 }
 
 func (c *liveConn) Read(p []byte) (int, error) {
@@ -119,12 +127,30 @@ func (c *liveConn) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
+// Write implements net.Conn. A server may answer before it has read a body,
+// and close the connection on the rest of it: then the failure is held back
+// for a moment, or HTTP would report it instead of the answer.
 func (c *liveConn) Write(p []byte) (int, error) {
-	deadline := time.Now().Add(c.stall)
-	if err := c.SetDeadline(deadline); err != nil {
+	const moment = time.Second
+	if err := c.SetDeadline(time.Now().Add(c.stall)); err != nil {
 		return 0, err
 	}
-	return c.Conn.Write(p)
+	n, err := c.Conn.Write(p)
+	if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+		timer := time.NewTimer(moment)
+		defer timer.Stop()
+		select {
+		case <-c.closed:
+		case <-timer.C:
+		}
+	}
+	return n, err
+}
+
+// Close implements net.Conn.
+func (c *liveConn) Close() error {
+	c.close.Do(func() { close(c.closed) })
+	return c.Conn.Close()
 }
 
 // newRetryer sends a request again for what may pass: failures of the network
@@ -146,6 +172,9 @@ func newRetryer(l limits, creds *credentials) aws.Retryer {
 			retry.RetryableErrorCode{Codes: map[string]struct{}{
 				"ConditionalRequestConflict": {}, "OperationAborted": {},
 				"BadDigest": {}, "XAmzContentSHA256Mismatch": {}, "XAmzContentChecksumMismatch": {}, "IncompleteBody": {},
+				// versitygw, on a directory: somebody's deletion took away
+				// the folder that this write was about to use.
+				"ExistingObjectIsDirectory": {},
 			}},
 			retry.IsErrorRetryableFunc(func(err error) aws.Ternary {
 				switch {

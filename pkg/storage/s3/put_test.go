@@ -1,11 +1,13 @@
 package s3
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -55,6 +57,7 @@ func TestPutSurvives(t *testing.T) {
 		{"429", oneRequest, "PutObject", status(429, "TooManyRequests"), nil},
 		{"408", oneRequest, "PutObject", status(408, "RequestTimeout"), nil},
 		{"conflict", oneRequest, "PutObject", status(409, "ConditionalRequestConflict"), nil},
+		{"folder gone", oneRequest, "PutObject", status(409, "ExistingObjectIsDirectory"), nil},
 		{"changed on the way", oneRequest, "PutObject", status(400, "BadDigest"), nil},
 		{"200 with an error", oneRequest, "PutObject", okWithError, nil},
 		{"hang-up", oneRequest, "PutObject", func(w http.ResponseWriter, _ *http.Request, _ http.HandlerFunc) { hangUp(w) }, nil},
@@ -352,6 +355,44 @@ func TestStoredAsTheURLSays(t *testing.T) {
 					t.Errorf("%s has %s: %q; want %q", operation, header, got, want)
 				}
 			}
+		}
+	}
+}
+
+// TestRefusedEarly is a server that refuses a write without reading the body,
+// and closes the connection on what still comes.
+func TestRefusedEarly(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				in := bufio.NewReader(conn)
+				for line := ""; line != "\r\n"; {
+					if line, err = in.ReadString('\n'); err != nil {
+						return
+					}
+				}
+				document := fakeErrorDocument("PreconditionFailed")
+				fmt.Fprintf(conn, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 412 Precondition Failed\r\nContent-Length: %d\r\n\r\n%s", len(document), document)
+			}()
+		}
+	}()
+	f := newFake(t)
+	f.server.URL = "http://" + listener.Addr().String()
+	s := f.open("", func(l *limits) { l.attempts, l.singlePut = 1, 32<<20 })
+	data := random(32 << 20)
+	for range 20 {
+		if _, err := s.Put(t.Context(), "key", bytes.NewReader(data)); !errors.Is(err, storage.ErrExist) {
+			t.Fatalf("Put: %v; want ErrExist", err)
 		}
 	}
 }
