@@ -1,19 +1,12 @@
 package main
 
 import (
-	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strconv"
-	"strings"
 
 	"github.com/urfave/cli/v2"
-	"github.com/walship/walship/pkg/archive"
 	"github.com/walship/walship/pkg/config"
 	"github.com/walship/walship/pkg/pgdata"
-	"github.com/walship/walship/pkg/repo"
-	"github.com/walship/walship/pkg/wal"
 )
 
 func walCommand(e *environment) *cli.Command {
@@ -119,106 +112,4 @@ func parseSystemID(text string) (uint64, error) {
 		return 0, &usageError{fmt.Sprintf("--system-id=%s isn't a system identifier: pg_controldata prints it", text)}
 	}
 	return id, nil
-}
-
-// pushWAL archives one file.
-func (e *environment) pushWAL(c *cli.Context, path string) error {
-	settings, err := e.config()
-	if err != nil {
-		return err
-	}
-	ctx, cancel := e.deadline(c.Context, settings.WAL.PushDeadline.Duration)
-	defer cancel()
-	if _, err := wal.ParseFileName(filepath.Base(path)); err != nil {
-		return &usageError{err.Error()}
-	}
-	s, err := e.findServer(c, path, settings)
-	if err != nil {
-		return err
-	}
-	repository, err := e.repository(ctx, false)
-	if err != nil {
-		return err
-	}
-	done, err := archive.Push(ctx, repository, path, archive.PushOptions{SystemID: s.systemID, Strict: c.Bool("strict"), Log: e.logger()})
-	if err != nil {
-		return err
-	}
-	e.logger().Debug("archived", "file", done.Name.String(), "key", done.Key, "already", done.Already, "stored", done.StoredSize)
-	return nil
-}
-
-// fetchWAL gets one file.
-func (e *environment) fetchWAL(c *cli.Context, file, dest string) error {
-	settings, err := e.config()
-	if err != nil {
-		return err
-	}
-	ctx, cancel := e.deadline(c.Context, settings.WAL.FetchDeadline.Duration)
-	defer cancel()
-	name, err := wal.ParseFileName(file)
-	if err != nil {
-		return &usageError{err.Error()}
-	}
-	s, err := e.findServer(c, dest, settings)
-	if err != nil {
-		return err
-	}
-	o := archive.FetchOptions{SystemID: s.systemID, Log: e.logger()}
-	if o.Standby, err = isStandby(s.dataDirectory); err != nil {
-		return err
-	}
-	if o.Standby {
-		o.Unknown = e.unknownRecord(s)
-		if o.Unknown != nil {
-			defer o.Unknown.State.Close()
-		}
-	}
-	open := func(ctx context.Context) (*repo.Repository, error) {
-		r, err := e.repository(ctx, true)
-		if err != nil && (isUsage(err) || wraps(repo.ErrNotInitialised, repo.ErrUnexpectedRecipients)(err)) {
-			err = fmt.Errorf("%w: %w", archive.ErrRefused, err)
-		}
-		return r, err
-	}
-	return archive.Fetch(ctx, open, name, dest, o)
-}
-
-// isStandby says whether the server in a data directory is a standby, or
-// about to be one.
-func isStandby(dataDirectory string) (bool, error) {
-	if dataDirectory == "" {
-		return false, nil
-	}
-	root, err := os.OpenRoot(dataDirectory)
-	if err != nil {
-		return false, fmt.Errorf("open data directory: %w", err)
-	}
-	defer root.Close()
-	return pgdata.IsStandby(root)
-}
-
-// unknownRecord is what this recovery run remembers between calls; nil where
-// there is no place for it.
-func (e *environment) unknownRecord(s server) *archive.UnknownRecord {
-	state, err := e.state(s.systemID, s.dataDirectory)
-	if err != nil {
-		e.logger().Warn("there is no state folder, so that the standby can't be told to wait in an outage", "error", err)
-		return nil
-	}
-	return &archive.UnknownRecord{State: state, Run: recoveryRun(s.dataDirectory)}
-}
-
-// recoveryRun tells one run of a server from the next: by its process and the
-// time of its start, which are the first and third line of postmaster.pid.
-func recoveryRun(dataDirectory string) string {
-	data, err := os.ReadFile(filepath.Join(dataDirectory, "postmaster.pid"))
-	if err != nil {
-		return ""
-	}
-	lines := strings.SplitN(string(data), "\n", 4)
-	if len(lines) < 3 {
-		return ""
-	}
-	return lines[0] + " " + lines[2]
 }
