@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -45,7 +44,7 @@ func (d *destination) configuration(ctx context.Context, r *repo.Repository, o r
 
 func (d *destination) configurationEntry(entry *tar.Header, content io.Reader) error {
 	name := strings.TrimSuffix(entry.Name, "/")
-	if !fs.ValidPath(name) || strings.ContainsRune(name, 0) {
+	if !plainPath(name) {
 		return fmt.Errorf("the path %q isn't one of a configuration file", entry.Name)
 	}
 	below := path.Join(configurationName, name)
@@ -71,7 +70,7 @@ func (d *destination) configurationEntry(entry *tar.Header, content io.Reader) e
 	// PostgreSQL doesn't start when a folder that is included is missing, and
 	// an empty one has no files in the backup.
 	for _, match := range includedFolder.FindAllSubmatch(data, -1) {
-		if folder := path.Join(path.Dir(name), string(match[1])); !path.IsAbs(string(match[1])) && fs.ValidPath(folder) {
+		if folder := path.Join(path.Dir(name), string(match[1])); !path.IsAbs(string(match[1])) && plainPath(folder) {
 			if err := d.state.MkdirAll(path.Join(configurationName, folder), 0o700); err != nil {
 				return err
 			}
@@ -86,43 +85,42 @@ var includedFolder = regexp.MustCompile(`(?mi)^[ \t]*include_dir[ \t]*=?[ \t]*'(
 // gives each of the settings that hot standby depends on, the last of several
 // in one file. It reads them all, whether they are included or not: a value
 // that is too great does no harm.
-func (d *destination) configured() (map[string]int, error) {
+func (d *destination) configured(ctx context.Context) (map[string]int, error) {
 	greatest := map[string]int{}
-	scan := func(root *os.Root, name string) error {
-		file, err := root.Open(name)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		defer file.Close()
-		data, err := io.ReadAll(io.LimitReader(file, maxConfiguration))
-		last := map[string]int{}
-		for _, match := range hotStandbySetting.FindAllSubmatch(data, -1) {
-			if n, err := strconv.Atoi(string(match[2])); err == nil {
-				last[strings.ToLower(string(match[1]))] = n
-			}
-		}
-		for name, n := range last {
-			greatest[name] = max(greatest[name], n)
-		}
-		return err
+	type configurationFile struct {
+		root *os.Root
+		name string
 	}
-	err := errors.Join(scan(d.data, pgdata.ConfFileName), scan(d.data, pgdata.AutoConfFileName))
-	if err != nil {
+	files := []configurationFile{{d.data, pgdata.ConfFileName}, {d.data, pgdata.AutoConfFileName}}
+	err := walk(ctx, d.state, configurationName, func(name string, entry fs.DirEntry) {
+		if entry.Type().IsRegular() && path.Ext(name) == ".conf" {
+			files = append(files, configurationFile{d.state, name})
+		}
+	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	err = fs.WalkDir(d.state.FS(), configurationName, func(name string, entry fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
+	for _, f := range files {
+		data, err := readFile(f.root, f.name)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
 		}
-		if err != nil || entry.IsDir() || filepath.Ext(name) != ".conf" {
-			return err
+		for name, n := range hotStandbySettings(data) {
+			greatest[name] = max(greatest[name], n)
 		}
-		return scan(d.state, name)
-	})
-	return greatest, err
+	}
+	return greatest, nil
+}
+
+// hotStandbySettings returns what a configuration file sets of them.
+func hotStandbySettings(data []byte) map[string]int {
+	set := map[string]int{}
+	for _, match := range hotStandbySetting.FindAllSubmatch(data, -1) {
+		if n, err := strconv.Atoi(string(match[2])); err == nil {
+			set[strings.ToLower(string(match[1]))] = n
+		}
+	}
+	return set
 }
 
 // maxConfiguration bounds what is read of one configuration file.

@@ -10,9 +10,9 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"strings"
 
 	"github.com/walship/walship/pkg/object"
@@ -121,7 +121,7 @@ func (x *extractor) part(ctx context.Context, r *repo.Repository, o repo.Object,
 // whatever else a tar can hold, aren't part of a backup.
 func (x *extractor) entry(entry *tar.Header, content io.Reader) error {
 	name := strings.TrimSuffix(entry.Name, "/")
-	if !fs.ValidPath(name) || strings.ContainsRune(name, 0) {
+	if !plainPath(name) {
 		return fmt.Errorf("the path %q isn't one of a file in a data directory", entry.Name)
 	}
 	switch entry.Typeflag {
@@ -131,6 +131,12 @@ func (x *extractor) entry(entry *tar.Header, content io.Reader) error {
 		return x.file(name, entry.Size, content)
 	}
 	return fmt.Errorf("%q is neither a file nor a directory", entry.Name)
+}
+
+// plainPath tells whether a path leads down from a root, in its one spelling.
+// Unlike fs.ValidPath it takes names that aren't UTF-8, as file systems do.
+func plainPath(name string) bool {
+	return name != "." && filepath.IsLocal(name) && path.Clean(name) == name && !strings.ContainsRune(name, 0)
 }
 
 func (x *extractor) directory(name string) error {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -54,13 +55,13 @@ func (d *destination) arrange(p *Plan) error {
 
 // configure writes the settings and the signal file of the recovery, and the
 // restored cluster's own settings of walship.
-func (d *destination) configure(p *Plan, settings []byte) error {
+func (d *destination) configure(ctx context.Context, p *Plan, settings []byte) error {
 	if settings != nil {
 		if err := d.writeState(settingsName, settings); err != nil {
 			return err
 		}
 	}
-	greatest, err := d.configured()
+	greatest, err := d.configured(ctx)
 	if err != nil {
 		return fmt.Errorf("read the backup's configuration: %w", err)
 	}
@@ -85,33 +86,53 @@ func (d *destination) configure(p *Plan, settings []byte) error {
 	return nil
 }
 
-// sync makes every file and then every directory durable, a directory after
-// those in it.
+// sync makes every file durable, and every directory behind what is in it.
 func (d *destination) sync(ctx context.Context, concurrency int) error {
 	for _, root := range append(d.roots(), d.state) {
-		var dirs []string
 		group, ctx := errgroup.WithContext(ctx)
 		group.SetLimit(concurrency)
-		err := fs.WalkDir(root.FS(), ".", func(name string, entry fs.DirEntry, err error) error {
+		var dirs []string // from the top to the bottom
+		err := walk(ctx, root, ".", func(name string, entry fs.DirEntry) {
 			switch {
-			case err != nil:
-				return err
-			case ctx.Err() != nil:
-				return ctx.Err()
 			case entry.IsDir():
 				dirs = append(dirs, name)
 			case entry.Type().IsRegular():
 				group.Go(func() error { return syncFile(root, name) })
 			}
-			return nil
 		})
 		if err := errors.Join(group.Wait(), err); err != nil {
 			return fmt.Errorf("make %s durable: %w", root.Name(), err)
 		}
-		// WalkDir goes from the top to the bottom.
-		for _, name := range slices.Backward(dirs) {
+		for _, name := range slices.Backward(append([]string{"."}, dirs...)) {
 			if err := durable.SyncDir(root, name); err != nil {
 				return fmt.Errorf("make %s durable: %w", root.Name(), err)
+			}
+		}
+	}
+	return nil
+}
+
+// walk visits all that is below a directory, a directory before what is in
+// it. Unlike fs.WalkDir it takes names that aren't UTF-8.
+func walk(ctx context.Context, root *os.Root, dir string, visit func(name string, entry fs.DirEntry)) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	file, err := root.Open(dir)
+	if err != nil {
+		return err
+	}
+	entries, err := file.ReadDir(-1)
+	file.Close()
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		name := path.Join(dir, entry.Name())
+		visit(name, entry)
+		if entry.IsDir() {
+			if err := walk(ctx, root, name, visit); err != nil {
+				return err
 			}
 		}
 	}

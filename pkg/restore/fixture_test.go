@@ -78,7 +78,7 @@ func smallBackup() *madeBackup {
 		{
 			dir("base"), dir("base/1"), dir("global"), dir("pg_wal"), dir("pg_wal/archive_status"), dir("pg_notify"),
 			dir("pg_tblspc"), dir("pg_tblspc/16400"), dir("pg_tblspc/16400/PG_15_202209061"),
-			file("base/1/1259", strings.Repeat("page", 5000)), file("PG_VERSION", "15\n"), file("base/1/empty", ""),
+			file("base/1/1259", strings.Repeat("page", 5000)), file("PG_VERSION", "15\n"), file("base/1/empty", ""), file("not UTF-8 \xff", "x"),
 			file("pg_tblspc/16400/PG_15_202209061/5/16401", "row\n"),
 			file("postgresql.conf", "max_wal_senders = 99\nmax_wal_senders = 25 # more\n#max_connections = 900\n"),
 			file("postgresql.auto.conf", "work_mem = '8MB'\nrestore_command = 'cp old'\n"), file("standby.signal", ""),

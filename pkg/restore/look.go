@@ -97,6 +97,22 @@ func (p *Plan) judgeTime(ctx context.Context, c Catalogue, there archived, first
 	return nil
 }
 
+// judgeLSN warns when no record that starts at or behind the target is in
+// sight, though the target's segment, the last one, is.
+func (p *Plan) judgeLSN(ctx context.Context, c Catalogue, there archived, last uint64) error {
+	if there.has(last + 1) {
+		return nil
+	}
+	_, err := p.lookBack(ctx, c, []uint64{last}, p.record.SegmentSize, func(s wal.Summary) bool {
+		if s.Last < p.target.LSN {
+			p.Warnings = append(p.Warnings, fmt.Sprintf(
+				"the last record that is archived starts at %s (not verified), before the target: the server would end with an error at %s instead of stopping", s.Last, p.WAL.Until))
+		}
+		return true
+	})
+	return err
+}
+
 // findPoint looks for the newest restore point with the target's name on the
 // path, from the oldest of the given backups on.
 func (p *Plan) findPoint(ctx context.Context, c Catalogue, refs []repo.BackupRef) error {

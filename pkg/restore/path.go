@@ -71,7 +71,7 @@ func (p *Plan) findWAL(ctx context.Context, c Catalogue) error {
 		needed = max(needed, wal.SegmentNumber(p.target.LSN, size))
 	}
 	bounded := p.target.Kind == TargetLSN || p.target.Kind == TargetImmediate
-	through := needed
+	through := needed + 1 // the target's record may be the first of the next one
 	if !bounded {
 		through = ^uint64(0)
 	}
@@ -108,8 +108,11 @@ func (p *Plan) findWAL(ctx context.Context, c Catalogue) error {
 		return nil
 	}
 	p.judgeEnd(end, there)
-	if p.target.Kind == TargetTime {
+	switch p.target.Kind {
+	case TargetTime:
 		return p.judgeTime(ctx, c, there, first, last)
+	case TargetLSN:
+		return p.judgeLSN(ctx, c, there, last)
 	}
 	return nil
 }

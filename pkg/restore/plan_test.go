@@ -412,3 +412,14 @@ func TestPlanLooksForName(t *testing.T) {
 		t.Errorf("with a segment that can't be looked into: %v, warnings %q, notes %q; want a note", err, p.Warnings, p.Notes)
 	}
 }
+
+func TestPlanLooksForLSN(t *testing.T) {
+	c := threeDeep()
+	c.summaries = map[string]wal.Summary{"00000004000000000000000D": {Ending: wal.EndingFull, Last: at(13, 0x500)}}
+	for lsn, warnings := range map[wal.LSN]int{at(13, 0x500): 0, at(13, 0x501): 1, at(12, 0x900): 0} {
+		p, err := plan(t, c, Request{Target: Target{Kind: TargetLSN, LSN: lsn}})
+		if err != nil || len(p.Warnings) != warnings || len(p.Problems) > 0 {
+			t.Errorf("%s: %v, warnings %q, problems %q; want %d warnings", lsn, err, p.Warnings, p.Problems, warnings)
+		}
+	}
+}

@@ -72,7 +72,7 @@ func run(ctx context.Context, r *repo.Repository, p *Plan, o Options, d *destina
 	if err := d.arrange(p); err != nil {
 		return err
 	}
-	if err := d.configure(p, o.Settings); err != nil {
+	if err := d.configure(ctx, p, o.Settings); err != nil {
 		return err
 	}
 	o.Log.Info("making the files durable", "directory", p.Directory)

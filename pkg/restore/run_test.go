@@ -25,7 +25,7 @@ func TestRun(t *testing.T) {
 	}
 	data := tree(t, q.Directory)
 	for name, want := range map[string]string{
-		".": "/", "base/1/1259": strings.Repeat("page", 5000), "base/1/empty": "", "PG_VERSION": "15\n", "pg_notify": "/",
+		".": "/", "base/1/1259": strings.Repeat("page", 5000), "base/1/empty": "", "not UTF-8 \xff": "x", "PG_VERSION": "15\n", "pg_notify": "/",
 		"pg_wal": "/", "pg_wal/archive_status": "/", "recovery.signal": "",
 		"global/pg_control": controlFile(testSystem), "backup_label": backupLabel(smallBackup().record),
 		"pg_tblspc/16400": "-> " + filepath.Join(work, "fast"),

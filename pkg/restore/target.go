@@ -185,7 +185,7 @@ func malformedTime(s string) error {
 
 func zoneless(s, layout, moment string, utc time.Time, local *time.Location) error {
 	there, err := time.ParseInLocation(layout, moment, local)
-	if err != nil || local == time.UTC {
+	if err != nil || there.Equal(utc) {
 		return usagef("time %q has no zone: if it is UTC, write %q", s, FormatTime(utc))
 	}
 	return usagef("time %q has no zone: if it is UTC, write %q; if it is in the zone of this host (%s), write %q",
