@@ -67,7 +67,7 @@ func newClient(ctx context.Context, set settings, l limits) (*s3.Client, aws.HTT
 		o.Retryer = newRetryer(l, creds)
 		o.DisableLogOutputChecksumValidationSkipped = true
 		o.ClientLogMode = 0
-		o.APIOptions = append(o.APIOptions, awsmiddleware.AddUserAgentKey("walship"))
+		o.APIOptions = append(o.APIOptions, awsmiddleware.AddUserAgentKey("walship"), rememberFailures)
 	})
 	if client.Options().Region == "" {
 		return nil, nil, fmt.Errorf("%w: no region: add region=… to the URL, or set AWS_REGION", storage.ErrInvalid)

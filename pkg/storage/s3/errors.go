@@ -48,6 +48,10 @@ func (s *Store) fail(ctx context.Context, verb, key string, err error) error {
 	failed := &requestError{what: verb + " " + s.location(key), cause: err}
 	if ended := ctx.Err(); ended != nil {
 		failed.kind, failed.detail = ended, "the request was given up"
+		if givenUp, is := errors.AsType[*givenUpError](err); is {
+			failed.detail = "the last try failed: " + detail(givenUp.last)
+			failed.hint = hint(verb, givenUp.last, classify(givenUp.last))
+		}
 		return failed
 	}
 	failed.kind = classify(err)

@@ -109,14 +109,14 @@ func TestNobodyThere(t *testing.T) {
 }
 
 // TestContextWins checks that the error of a context is never hidden, nor
-// taken for the storage's.
+// taken for the storage's, and that it says what was wrong until then.
 func TestContextWins(t *testing.T) {
 	f := newFake(t)
 	s := f.open("", func(l *limits) { l.firstBackoff, l.lastBackoff = time.Hour, time.Hour })
 	f.refuse("GetObject", always, http.StatusServiceUnavailable, "SlowDown")
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := s.Stat(ctx, "key"); !errors.Is(err, context.DeadlineExceeded) || lasting(err) {
-		t.Errorf("Stat: %v; want the context's error", err)
+	if _, err := s.Stat(ctx, "key"); !errors.Is(err, context.DeadlineExceeded) || lasting(err) || !strings.Contains(err.Error(), "SlowDown") {
+		t.Errorf("Stat: %v; want the context's error, and what the server said", err)
 	}
 }
