@@ -22,24 +22,7 @@ import (
 // configuration extracts the configuration files from outside the data
 // directory into a directory of the state directory.
 func (d *destination) configuration(ctx context.Context, r *repo.Repository, o repo.Object, want object.Header) error {
-	src, err := openObject(ctx, r, o, want)
-	if err != nil {
-		return err
-	}
-	defer src.close()
-	archive := tar.NewReader(src)
-	for {
-		entry, err := archive.Next()
-		if err == io.EOF {
-			return src.finish()
-		}
-		if err == nil {
-			err = d.configurationEntry(entry, archive)
-		}
-		if err != nil {
-			return fmt.Errorf("extract %s: %w", o.Key, err)
-		}
-	}
+	return unpack(ctx, r, o, want, d.configurationEntry)
 }
 
 func (d *destination) configurationEntry(entry *tar.Header, content io.Reader) error {

@@ -199,6 +199,14 @@ func readMarker(directory string) (*marker, error) {
 		return nil, fmt.Errorf("open state directory: %w", err)
 	}
 	defer root.Close()
+	info, err := root.Stat(".")
+	if err != nil {
+		return nil, fmt.Errorf("look at state directory: %w", err)
+	}
+	// What the marker names may be emptied, so nobody else may have written it.
+	if stat, ok := info.Sys().(*syscall.Stat_t); info.Mode()&0o022 != 0 || ok && int(stat.Uid) != os.Geteuid() {
+		return nil, refusef("%s isn't this user's alone: move it away, or restore elsewhere", StateDirectory(directory))
+	}
 	names, err := readNames(root)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", StateDirectory(directory), err)

@@ -92,8 +92,14 @@ type extractor struct {
 	control  []byte // pg_control, which isn't put in place before all is done
 }
 
-// part extracts one part. Nothing of it counts before it was read to its end.
+// part extracts one part.
 func (x *extractor) part(ctx context.Context, r *repo.Repository, o repo.Object, want object.Header) error {
+	return unpack(ctx, r, o, want, x.entry)
+}
+
+// unpack hands the entries of a tar object to write, one after the other.
+// Nothing of what that wrote counts unless unpack succeeds.
+func unpack(ctx context.Context, r *repo.Repository, o repo.Object, want object.Header, write func(*tar.Header, io.Reader) error) error {
 	src, err := openObject(ctx, r, o, want)
 	if err != nil {
 		return err
@@ -109,7 +115,7 @@ func (x *extractor) part(ctx context.Context, r *repo.Repository, o repo.Object,
 			return src.finish()
 		}
 		if err == nil {
-			err = x.entry(entry, archive)
+			err = write(entry, archive)
 		}
 		if err != nil {
 			return fmt.Errorf("extract %s: %w", o.Key, err)

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/walship/walship/pkg/pgdata"
@@ -63,14 +62,12 @@ func (p *Plan) result() *Result {
 // its configuration files from outside the data directory. Without
 // data_directory it would start in the original's.
 func (p *Plan) configurationOptions(dir string) string {
-	names := make([]string, 0, len(p.record.ConfigurationOf))
-	for name := range p.record.ConfigurationOf {
-		names = append(names, name)
-	}
-	slices.Sort(names)
 	words := []string{"-c " + pgdata.ShellWord("data_directory="+p.Directory), "-c external_pid_file="}
-	for _, name := range names {
-		words = append(words, "-c "+pgdata.ShellWord(name+"="+filepath.Join(dir, p.record.ConfigurationOf[name])))
+	for _, name := range []string{"config_file", "hba_file", "ident_file"} {
+		if file, ok := p.record.ConfigurationOf[name]; ok {
+			// Whatever the record says, the file is one of those in dir.
+			words = append(words, "-c "+pgdata.ShellWord(name+"="+filepath.Join(dir, filepath.Clean("/"+file))))
+		}
 	}
 	return " -o " + pgdata.ShellWord(strings.Join(words, " "))
 }

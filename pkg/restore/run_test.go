@@ -88,7 +88,8 @@ func TestRunConfiguration(t *testing.T) {
 		file("etc/postgresql/15/main/pg_hba.conf", "local all all peer\n"),
 	}
 	b.record.ConfigurationOf = map[string]string{
-		"config_file": "/etc/postgresql/15/main/postgresql.conf", "hba_file": "/etc/postgresql/15/main/pg_hba.conf"}
+		"config_file": "/etc/postgresql/15/main/postgresql.conf", "hba_file": "/etc/postgresql/15/main/pg_hba.conf",
+		"ident_file": "/etc/../../outside", "shared_preload_libraries": "/evil"}
 	b.commit(t, r)
 	q := request(work)
 	result, err := restoreInto(t, r, q)
@@ -106,7 +107,7 @@ func TestRunConfiguration(t *testing.T) {
 		t.Errorf("max_connections isn't the configuration's:\n%s", conf)
 	}
 	want := "-o '-c data_directory=" + q.Directory + " -c external_pid_file= -c config_file=" + result.Configuration +
-		"/etc/postgresql/15/main/postgresql.conf -c hba_file=" + result.Configuration + "/etc/postgresql/15/main/pg_hba.conf' start"
+		"/etc/postgresql/15/main/postgresql.conf -c hba_file=" + result.Configuration + "/etc/postgresql/15/main/pg_hba.conf -c ident_file=" + result.Configuration + "/outside' start"
 	if !strings.Contains(result.Start, want) {
 		t.Errorf("start command %q, want %q in it", result.Start, want)
 	}
@@ -262,6 +263,13 @@ func TestRunRefusesDirectories(t *testing.T) {
 			write(t, work+"/wal/precious", "x")
 		}, "WAL directory"},
 		{"state directory of something else", func(t *testing.T, q *Request, work string) { write(t, q.Directory+".walship/precious", "x") }, "isn't walship's"},
+		{"state directory that others can write to", func(t *testing.T, q *Request, work string) {
+			write(t, q.Directory+".walship/restore.json", `{"format": 1, "places": ["`+q.Directory+`"]}`)
+			write(t, q.Directory+"/precious", "x")
+			if err := os.Chmod(q.Directory+".walship", 0o777); err != nil {
+				t.Fatal(err)
+			}
+		}, "this user's alone"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r, work := makeRepository(), t.TempDir()
