@@ -63,6 +63,9 @@ func (p *Plan) newestBefore(ctx context.Context, c Catalogue, refs []repo.Backup
 		why := offPath(p.history, ref.Timeline, ref.StartLSN, ref.StopLSN)
 		if why == "" {
 			b, err := c.Backup(ctx, ref)
+			if err != nil && !named {
+				return fmt.Errorf("plan restore: %w; --backup chooses another", err)
+			}
 			if err != nil {
 				return fmt.Errorf("plan restore: %w", err)
 			}

@@ -54,6 +54,7 @@ func (p *Plan) result() *Result {
 		say("the restored cluster is a clone and doesn't archive its own WAL (archive_mode = off)")
 	} else {
 		say("the restored cluster replaces the original and archives as that did: make sure that the original never starts again")
+		say("what the recovery needed stays in postgresql.auto.conf and overrides postgresql.conf: take back what you miss with ALTER SYSTEM RESET, synchronous_standby_names above all")
 	}
 	return r
 }
