@@ -44,7 +44,7 @@ func (p *Plan) result() *Result {
 		say("at the end of the archived WAL the server promotes itself and takes writes")
 	case p.Target.Action == ActionPause:
 		say("at the target the server pauses and takes queries only: look at the data, then let it go on with SELECT pg_wal_replay_resume(), which ends the recovery there")
-		say("while it is paused, a table that was dropped or altered right behind the target can be locked, so that a query of it waits")
+		say("while it is paused, a table that was dropped, truncated or altered right behind the target can be locked: a query of it waits until that")
 	case p.Target.Action == ActionPromote:
 		say("at the target the server promotes itself and takes writes")
 	case p.Target.Action == ActionShutdown:
