@@ -58,6 +58,7 @@ var rules = map[string]rule{
 	"pkg/archive":  {"wal storage crypto object repo durable pgdata", ""},
 	"pkg/postgres": {"wal storage pgdata", pgx},
 
+	"pkg/search":  {"wal storage compress object repo archive", xsync},
 	"pkg/backup":  {"wal storage repo object archive postgres pgdata", xsync},
 	"pkg/restore": {"wal storage crypto repo object archive durable postgres pgdata", xsync + " " + sys},
 

@@ -62,15 +62,23 @@ func walCommand(e *environment) *cli.Command {
 				Name:      "show",
 				Usage:     "print what the header of an archived file says; needs no identity, so nothing of it is verified",
 				ArgsUsage: "NAME",
-				Flags:     []cli.Flag{systemIDFlag(), jsonFlag()},
+				Flags: append([]cli.Flag{
+					systemIDFlag(),
+					&cli.BoolFlag{Name: "records", Usage: "print every record of a segment, a line each; needs an identity where the repository is encrypted"},
+					jsonFlag(),
+				}, e.settingFlags("encryption.identity_files")...),
 				Action: func(c *cli.Context) error {
 					args, err := arguments(c, "NAME")
 					if err != nil {
 						return err
 					}
+					if c.Bool("records") {
+						return e.showRecords(c, args[0])
+					}
 					return e.showWAL(c, args[0])
 				},
 			},
+			walSearchCommand(e),
 		},
 	}
 }

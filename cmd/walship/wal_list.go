@@ -142,28 +142,41 @@ func (e *environment) showWAL(c *cli.Context, file string) error {
 	if err != nil {
 		return err
 	}
-	clusters, err := chosenClusters(c.Context, repository, c.String("system-id"))
+	systemID, err := clusterOf(c, repository, name)
 	if err != nil {
 		return err
 	}
-	var found []walDescription
+	d, err := describeWAL(c.Context, repository, systemID, name)
+	if err != nil {
+		return err
+	}
+	return e.printResult(c, d, d.write)
+}
+
+// clusterOf finds the one cluster, of those that are chosen, that has a file.
+func clusterOf(c *cli.Context, repository *repo.Repository, name wal.FileName) (uint64, error) {
+	clusters, err := chosenClusters(c.Context, repository, c.String("system-id"))
+	if err != nil {
+		return 0, err
+	}
+	var found []uint64
 	for _, id := range clusters {
-		d, err := describeWAL(c.Context, repository, id, name)
-		if errors.Is(err, archive.ErrAbsent) {
+		_, err := repository.StatWAL(c.Context, id, name)
+		if errors.Is(err, storage.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return err
+			return 0, err
 		}
-		found = append(found, d)
+		found = append(found, id)
 	}
 	switch {
 	case len(found) == 0:
-		return withHint(fmt.Errorf("show %s: %w", name, archive.ErrAbsent), "walship wal list lists what there is")
+		return 0, withHint(fmt.Errorf("show %s: %w", name, archive.ErrAbsent), "walship wal list lists what there is")
 	case len(found) > 1:
-		return &usageError{fmt.Sprintf("%d clusters have a file %s: choose one with --system-id", len(found), name)}
+		return 0, &usageError{fmt.Sprintf("%d clusters have a file %s: choose one with --system-id", len(found), name)}
 	}
-	return e.printResult(c, found[0], found[0].write)
+	return found[0], nil
 }
 
 func describeWAL(ctx context.Context, repository *repo.Repository, systemID uint64, name wal.FileName) (walDescription, error) {

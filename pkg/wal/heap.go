@@ -175,10 +175,23 @@ func (r *Record) TruncatedRelations(c *Contents) (database uint32, oids []uint32
 	return database, oids, r.decoded(cut)
 }
 
+// RowVersion is a row on a page, with what its header says.
+type RowVersion struct {
+	Offset  uint16 // of its line pointer, from 1
+	Row     Row
+	Deleted bool // a transaction deleted or replaced it, or tried to
+}
+
+// Bits of t_infomask, in src/include/access/htup_details.h.
+const (
+	rowLockedOnly   = 0x0080 // HEAP_XMAX_LOCK_ONLY
+	rowNeverDeleted = 0x0800 // HEAP_XMAX_INVALID
+)
+
 // Rows yields the row versions on a heap page, as src/include/storage/bufpage.h
 // and itemid.h lay it out: dead ones too, as long as their bytes are there.
-func Rows(page []byte) iter.Seq2[uint16, Row] {
-	return func(yield func(uint16, Row) bool) {
+func Rows(page []byte) iter.Seq[RowVersion] {
+	return func(yield func(RowVersion) bool) {
 		if len(page) < pageHeaderSize {
 			return
 		}
@@ -194,7 +207,9 @@ func Rows(page []byte) iter.Seq2[uint16, Row] {
 			if header < heapTupleHeaderSize || header > length {
 				continue
 			}
-			if !yield(offset, Row(tuple[header:])) {
+			xmax, flags := binary.LittleEndian.Uint32(tuple[4:]), binary.LittleEndian.Uint16(tuple[20:])
+			deleted := xmax != 0 && flags&(rowLockedOnly|rowNeverDeleted) == 0
+			if !yield(RowVersion{offset, Row(tuple[header:]), deleted}) {
 				return
 			}
 		}
