@@ -33,7 +33,9 @@ type FetchOptions struct {
 	// presence couldn't be learned. Without it a standby is told "not
 	// there" only where no other timeline's segment could be taken instead.
 	Unknown *UnknownRecord
-	Log     *slog.Logger
+	// Ahead answers for segments that were fetched ahead; nil for none.
+	Ahead *Ahead
+	Log   *slog.Logger
 }
 
 // Opener opens the repository. It is called again after an error, unless that
@@ -49,10 +51,13 @@ type Opener func(ctx context.Context) (*repo.Repository, error)
 func Fetch(ctx context.Context, open Opener, name wal.FileName, path string, o FetchOptions) error {
 	f := &fetch{open: open, name: name, path: path, o: o}
 	var err error
-	if o.Standby && name.Kind == wal.KindSegment {
-		err = f.forStandby(ctx)
-	} else {
+	switch {
+	case name.Kind != wal.KindSegment:
 		err = f.retrying(ctx)
+	case o.Standby:
+		err = f.forStandby(ctx)
+	default:
+		err = f.segment(ctx, 0)
 	}
 	if f.absent(err) {
 		err = ErrAbsent
@@ -90,9 +95,7 @@ func (f *fetch) forStandby(ctx context.Context) error {
 	if held {
 		return fmt.Errorf("%w: whether a newer timeline has this segment is not known yet; the server asks for that again", ErrAbsent)
 	}
-	within, cancel := context.WithTimeout(ctx, standbyPatience)
-	defer cancel()
-	err = f.retrying(within)
+	err = f.segment(ctx, standbyPatience)
 	if err == nil || f.absent(err) {
 		if clearErr := f.o.Unknown.clear(f.name); clearErr != nil {
 			return localError{clearErr}
@@ -108,6 +111,23 @@ func (f *fetch) forStandby(ctx context.Context) error {
 		}
 	}
 	return fmt.Errorf("%w as far as the standby is told, which asks again: %w", ErrAbsent, err)
+}
+
+// segment gets a segment that was fetched ahead, or is on its way, or else
+// fetches it, with that much patience if it isn't 0.
+func (f *fetch) segment(ctx context.Context, patience time.Duration) error {
+	asked := f.o.Ahead.take(ctx, f.name, f.path)
+	if asked.taken {
+		return nil
+	}
+	if patience > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, patience)
+		defer cancel()
+	}
+	err := f.retrying(ctx)
+	f.o.Ahead.report(asked, f.name, err == nil, f.absent(err))
+	return err
 }
 
 // outage says whether an error is the storage's, so that a standby may wait
@@ -175,7 +195,7 @@ func (f *fetch) once(ctx context.Context) error {
 		return localError{err}
 	}
 	defer file.Discard()
-	if err := f.copyTo(localWriter{file}, body, info); err != nil {
+	if err := copyContent(f.repository, f.o.SystemID, f.name, localWriter{file}, body, info); err != nil {
 		return err
 	}
 	// PostgreSQL makes durable what it keeps.
@@ -196,21 +216,21 @@ func (l localWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// copyTo writes the file's content, opened and checked to its end.
-func (f *fetch) copyTo(w io.Writer, body io.Reader, info storage.Info) error {
-	if f.name.Kind == wal.KindTimelineHistory {
-		return f.copyHistory(w, body, info)
+// copyContent writes a stored file's content, opened and checked to its end.
+func copyContent(r *repo.Repository, systemID uint64, name wal.FileName, w io.Writer, body io.Reader, info storage.Info) error {
+	if name.Kind == wal.KindTimelineHistory {
+		return copyHistory(name, w, body, info)
 	}
-	content, err := f.repository.Opener.Open(body, repo.Header(f.o.SystemID, f.name))
+	content, err := r.Opener.Open(body, repo.Header(systemID, name))
 	if err != nil {
 		return err
 	}
 	defer content.Close()
 	tee := io.TeeReader(content, w)
-	if f.name.Kind != wal.KindBackupHistory {
-		_, err := wal.Check(tee, f.name, content.Header().PlainSize, f.o.SystemID)
+	if name.Kind != wal.KindBackupHistory {
+		_, err := wal.Check(tee, name, content.Header().PlainSize, systemID)
 		if errors.Is(err, wal.ErrMismatch) {
-			return fmt.Errorf("%w: object %s: %w", object.ErrCorrupt, f.key, err)
+			return fmt.Errorf("%w: object %s: %w", object.ErrCorrupt, info.Key, err)
 		}
 		if err != nil {
 			return err
@@ -220,16 +240,16 @@ func (f *fetch) copyTo(w io.Writer, body io.Reader, info storage.Info) error {
 	return err
 }
 
-func (f *fetch) copyHistory(w io.Writer, body io.Reader, info storage.Info) error {
+func copyHistory(name wal.FileName, w io.Writer, body io.Reader, info storage.Info) error {
 	if info.Size > repo.MaxHistory {
-		return fmt.Errorf("%w: object %s has %d bytes, more than a history file may have", object.ErrCorrupt, f.key, info.Size)
+		return fmt.Errorf("%w: object %s has %d bytes, more than a history file may have", object.ErrCorrupt, info.Key, info.Size)
 	}
 	data, err := io.ReadAll(body)
 	if err != nil {
 		return err
 	}
-	if _, err := wal.ParseHistory(f.name.Timeline, data); err != nil {
-		return fmt.Errorf("%w: object %s: %w", object.ErrCorrupt, f.key, err)
+	if _, err := wal.ParseHistory(name.Timeline, data); err != nil {
+		return fmt.Errorf("%w: object %s: %w", object.ErrCorrupt, info.Key, err)
 	}
 	_, err = w.Write(data)
 	return err

@@ -78,8 +78,12 @@ func (s *Spare) Offer() (string, error) {
 	return s.temp, nil
 }
 
-// Discard removes the file unless it was taken. Calling it again does nothing.
+// Discard removes the file unless it was taken. Calling it again, or of nil,
+// does nothing.
 func (s *Spare) Discard() {
+	if s == nil {
+		return
+	}
 	if s.file != nil {
 		_ = s.file.Close() // nobody will read it
 		s.file = nil
