@@ -34,7 +34,7 @@ func walCommand(e *environment) *cli.Command {
 				Name:      "fetch",
 				Usage:     "get one file: restore_command = 'walship wal fetch %f %p'",
 				ArgsUsage: "NAME DEST",
-				Flags:     append([]cli.Flag{clusterFlag()}, e.settingFlags("wal.fetch_deadline", "postgres.data_directory")...),
+				Flags:     append([]cli.Flag{clusterFlag()}, e.settingFlags("wal.fetch_deadline", "wal.prefetch", "postgres.data_directory")...),
 				Action: func(c *cli.Context) error {
 					args, err := arguments(c, "NAME", "DEST")
 					if err != nil {
@@ -43,6 +43,7 @@ func walCommand(e *environment) *cli.Command {
 					return e.fetchWAL(c, args[0], args[1])
 				},
 			},
+			e.prefetchCommand(),
 			{
 				Name:  "list",
 				Usage: "list the archived WAL: runs of segments without a gap, and history files",
@@ -91,6 +92,7 @@ func clusterFlag() cli.Flag {
 type server struct {
 	systemID      uint64
 	dataDirectory string // "" when it wasn't found
+	segmentSize   uint64 // bytes; of the control file, 0 when that wasn't found
 }
 
 // findServer finds the cluster of the WAL file at path: by --system-id, else
@@ -102,16 +104,16 @@ func (e *environment) findServer(c *cli.Context, path string, settings *config.C
 		if err != nil {
 			return server{}, withHint(err, "run walship in the data directory, or set postgres.data_directory or --system-id")
 		}
-		return server{control.SystemID, dir}, nil
+		return server{control.SystemID, dir, uint64(control.WALSegmentSize)}, nil
 	}
 	id, parseErr := parseSystemID(text)
 	if parseErr != nil {
 		return server{}, parseErr
 	}
 	if err != nil {
-		dir = ""
+		return server{systemID: id}, nil
 	}
-	return server{id, dir}, nil
+	return server{id, dir, uint64(control.WALSegmentSize)}, nil
 }
 
 func parseSystemID(text string) (uint64, error) {

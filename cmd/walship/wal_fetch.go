@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 	"github.com/walship/walship/pkg/archive"
@@ -34,20 +33,34 @@ func (e *environment) fetchWAL(c *cli.Context, file, dest string) error {
 	if o.Standby, err = isStandby(s.dataDirectory); err != nil {
 		return err
 	}
-	if o.Standby {
-		o.Unknown = e.unknownRecord(s)
-		if o.Unknown != nil {
-			defer o.Unknown.State.Close()
+	run := archive.RecoveryRun(s.dataDirectory)
+	ahead := settings.WAL.Prefetch > 0 && run != "" && s.segmentSize > 0 &&
+		name.Kind == wal.KindSegment && filepath.Base(dest) == archive.RecoveryFile
+	if o.Standby || ahead {
+		state, err := e.state(s.systemID, s.dataDirectory)
+		if err != nil {
+			e.logger().Warn("there is no state folder, so that nothing is fetched ahead and no standby can be told to wait in an outage", "error", err)
+		} else {
+			defer state.Close()
+			if o.Standby {
+				o.Unknown = &archive.UnknownRecord{State: state, Run: run}
+			}
+			if ahead {
+				o.Ahead = e.ahead(s, run, dest, state)
+			}
 		}
 	}
-	open := func(ctx context.Context) (*repo.Repository, error) {
-		r, err := e.repository(ctx, true)
-		if err != nil && (isUsage(err) || wraps(repo.ErrNotInitialised, repo.ErrUnexpectedRecipients)(err)) {
-			err = fmt.Errorf("%w: %w", archive.ErrRefused, err)
-		}
-		return r, err
+	return archive.Fetch(ctx, e.openToRead, name, dest, o)
+}
+
+// openToRead opens the repository for reading, and says when no further try
+// will help.
+func (e *environment) openToRead(ctx context.Context) (*repo.Repository, error) {
+	r, err := e.repository(ctx, true)
+	if err != nil && (isUsage(err) || wraps(repo.ErrNotInitialised, repo.ErrUnexpectedRecipients)(err)) {
+		err = fmt.Errorf("%w: %w", archive.ErrRefused, err)
 	}
-	return archive.Fetch(ctx, open, name, dest, o)
+	return r, err
 }
 
 // isStandby says whether the server in a data directory is a standby, or
@@ -62,29 +75,4 @@ func isStandby(dataDirectory string) (bool, error) {
 	}
 	defer root.Close()
 	return pgdata.IsStandby(root)
-}
-
-// unknownRecord is what this recovery run remembers between calls; nil where
-// there is no place for it.
-func (e *environment) unknownRecord(s server) *archive.UnknownRecord {
-	state, err := e.state(s.systemID, s.dataDirectory)
-	if err != nil {
-		e.logger().Warn("there is no state folder, so that the standby can't be told to wait in an outage", "error", err)
-		return nil
-	}
-	return &archive.UnknownRecord{State: state, Run: recoveryRun(s.dataDirectory)}
-}
-
-// recoveryRun tells one run of a server from the next: by its process and the
-// time of its start, which are the first and third line of postmaster.pid.
-func recoveryRun(dataDirectory string) string {
-	data, err := os.ReadFile(filepath.Join(dataDirectory, "postmaster.pid"))
-	if err != nil {
-		return ""
-	}
-	lines := strings.SplitN(string(data), "\n", 4)
-	if len(lines) < 3 {
-		return ""
-	}
-	return lines[0] + " " + lines[2]
 }

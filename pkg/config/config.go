@@ -38,6 +38,7 @@ type Config struct {
 	WAL struct {
 		PushDeadline  Duration `toml:"push_deadline"`
 		FetchDeadline Duration `toml:"fetch_deadline"`
+		Prefetch      int      `toml:"prefetch"` // segments; 0: none
 	} `toml:"wal"`
 	Backup struct {
 		Concurrency int  `toml:"concurrency"`

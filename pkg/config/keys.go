@@ -82,6 +82,13 @@ func Keys() []Key {
 			check: atLeastASecond,
 		},
 		{
+			Name: "wal.prefetch", Default: "8",
+			Doc: "How many segments are fetched ahead of a server in recovery, 0 to 64; 0 turns it off. " +
+				"They take at most 1GB of disk space in pg_wal, unless one segment is larger, and no name there.",
+			field: func(c *Config) any { return &c.WAL.Prefetch },
+			check: between(0, 64),
+		},
+		{
 			Name: "backup.concurrency", Default: "2",
 			Doc:   "How many parts of a backup are read, compressed and stored at once, 1 to 64.",
 			field: func(c *Config) any { return &c.Backup.Concurrency },
