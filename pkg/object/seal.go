@@ -63,14 +63,9 @@ type Writer struct {
 // where it can't be known, the size is -1 and the digest zero, and whoever
 // keeps the Result passes both to Open.
 func (s *Sealer) Seal(dst io.Writer, h Header) (*Writer, error) {
-	h.Repository = s.Repository
-	h.Recipients = nil
-	if s.Recipients != nil {
-		h.Recipients = s.Recipients.Fingerprints()
-	}
-	record, err := h.Marshal()
+	record, err := s.record(h)
 	if err != nil {
-		return nil, fmt.Errorf("seal %s: %w", h.Name, err)
+		return nil, err
 	}
 	algorithm := h.Digest.Algorithm
 	if h.Digest.IsZero() {
@@ -94,6 +89,20 @@ func (s *Sealer) Seal(dst io.Writer, h Header) (*Writer, error) {
 		return nil, fmt.Errorf("seal %s: %w", h.Name, err)
 	}
 	return w, nil
+}
+
+// record is the header's text, with the repository and the recipients.
+func (s *Sealer) record(h Header) ([]byte, error) {
+	h.Repository = s.Repository
+	h.Recipients = nil
+	if s.Recipients != nil {
+		h.Recipients = s.Recipients.Fingerprints()
+	}
+	record, err := h.Marshal()
+	if err != nil {
+		return nil, fmt.Errorf("seal %s: %w", h.Name, err)
+	}
+	return record, nil
 }
 
 func (s *Sealer) compressor(dst io.Writer) (*compress.Writer, error) {
