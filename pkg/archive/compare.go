@@ -13,27 +13,27 @@ import (
 
 // compare decides what it means that the repository has an object of this
 // name already: nil when it is the same file, ErrConflict when it is another.
-func (p *push) compare(ctx context.Context, src source) error {
+func (p *push) compare(ctx context.Context) error {
 	if p.name.Kind == wal.KindTimelineHistory {
-		return p.compareHistory(ctx, src)
+		return p.compareHistory(ctx)
 	}
 	header, err := p.storedHeader(ctx)
 	if err != nil {
 		return err
 	}
-	want := src.header
+	want := p.header
 	if header.Repository != p.repository.Info.ID || header.Kind != want.Kind || header.SystemID != want.SystemID || header.Name != want.Name {
 		return fmt.Errorf("%w: object %s in the repository is damaged or was renamed: its header says %s %s of cluster %d",
 			ErrConflict, p.key, header.Kind, header.Name, header.SystemID)
 	}
-	digest, err := digestOf(src, header.Digest.Algorithm)
+	digest, err := p.digestBy(header.Digest.Algorithm)
 	if err != nil {
 		return err
 	}
 	if header.PlainSize == want.PlainSize && header.Digest.Algorithm == digest.Algorithm && bytes.Equal(header.Digest.Sum, digest.Sum) {
 		return nil
 	}
-	if p.sameWAL(src.summary, header.Fields) {
+	if p.sameWAL(p.summary, header.Fields) {
 		return nil
 	}
 	return fmt.Errorf("%w: object %s in the repository has other content (%s, here %s): another server archives under this cluster's name; "+
@@ -64,28 +64,28 @@ func (p *push) storedHeader(ctx context.Context) (object.Header, error) {
 	return header, nil
 }
 
-// digestOf takes the digest of a source by the algorithm that another object
+// digestBy takes the content's digest by the algorithm that another object
 // names.
-func digestOf(src source, algorithm string) (object.Digest, error) {
-	if src.header.Digest.Algorithm == algorithm {
-		return src.header.Digest, nil
+func (p *push) digestBy(algorithm string) (object.Digest, error) {
+	if p.header.Digest.Algorithm == algorithm {
+		return p.header.Digest, nil
 	}
 	hash, err := object.NewHash(algorithm)
 	if err != nil {
 		return object.Digest{}, fmt.Errorf("compare: %w", err)
 	}
-	if _, err := io.Copy(hash, src.open()); err != nil {
+	if _, err := io.Copy(hash, p.content()); err != nil {
 		return object.Digest{}, fmt.Errorf("compare: %w", err)
 	}
 	return object.Digest{Algorithm: algorithm, Sum: hash.Sum(nil)}, nil
 }
 
-func (p *push) compareHistory(ctx context.Context, src source) error {
-	there, err := p.repository.HistoryFile(ctx, p.systemID, p.name.Timeline)
+func (p *push) compareHistory(ctx context.Context) error {
+	there, err := p.repository.HistoryFile(ctx, p.o.SystemID, p.name.Timeline)
 	if err != nil {
 		return fmt.Errorf("compare: %w", err)
 	}
-	if bytes.Equal(src.data, there) {
+	if bytes.Equal(p.data, there) {
 		return nil
 	}
 	return fmt.Errorf("%w: object %s in the repository has other content: another server chose timeline %d too; "+

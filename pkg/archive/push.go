@@ -29,17 +29,25 @@ type PushOptions struct {
 	SystemID uint64
 	// Strict refuses a segment whose WAL is damaged.
 	Strict bool
-	Log    *slog.Logger
+	// Standby: the server is in recovery. What it hands over under a whole
+	// segment's name may be an incomplete one, at the end of a timeline.
+	Standby bool
+	// Batch, if it isn't nil, takes along the segments that wait behind a
+	// segment.
+	Batch *Batch
+	Log   *slog.Logger
 }
 
 // Pushed is what became of a push.
 type Pushed struct {
-	Name wal.FileName
+	Name wal.FileName // under which it is archived
 	Key  string
 	// Already is set when the repository had the same file before.
 	Already    bool
 	PlainSize  int64
 	StoredSize int64 // 0 when Already
+	// Along counts the segments behind it that were stored in the same call.
+	Along int
 }
 
 // Push stores the file at path, whose last element is the name that
@@ -49,16 +57,30 @@ type Pushed struct {
 // that may help and ctx lasts: the caller's deadline is the one of ctx. Errors
 // wrap ErrConflict or ErrRefused where trying again won't help.
 func Push(ctx context.Context, r *repo.Repository, path string, o PushOptions) (Pushed, error) {
-	name, err := wal.ParseFileName(filepath.Base(path))
-	if err != nil {
-		return Pushed{}, fmt.Errorf("push %s: %w: %w", path, ErrRefused, err)
-	}
-	p := &push{repository: r, name: name, key: r.FileKey(o.SystemID, name), systemID: o.SystemID, strict: o.Strict, log: o.Log}
-	done, err := p.run(ctx, path)
+	done, err := pushFile(ctx, r, path, o)
 	if err != nil {
 		return Pushed{}, fmt.Errorf("push %s: %w", path, refusal(err))
 	}
 	return done, nil
+}
+
+func pushFile(ctx context.Context, r *repo.Repository, path string, o PushOptions) (Pushed, error) {
+	name, err := wal.ParseFileName(filepath.Base(path))
+	if err != nil {
+		return Pushed{}, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	own := newPush(r, path, name, o)
+	defer own.close()
+	if err := own.open(); err != nil {
+		return Pushed{}, err
+	}
+	if along := o.Batch.along(own); len(along) > 0 {
+		return newBatch(o.Batch, own, along).run(ctx)
+	}
+	if err := own.prepare(&packers{sealer: r.Sealer}); err != nil {
+		return Pushed{}, err
+	}
+	return own.publish(ctx)
 }
 
 // refusal adds ErrRefused to the errors that a change of configuration must
@@ -72,85 +94,54 @@ func refusal(err error) error {
 	return err
 }
 
-// push is one file on its way.
+// push is one file on its way: opened, prepared (read, checked and sealed),
+// published.
 type push struct {
 	repository *repo.Repository
-	systemID   uint64
+	path       string
 	name       wal.FileName
 	key        string
-	strict     bool
-	log        *slog.Logger
+	o          PushOptions
+
+	file     *os.File
+	identity identity      // of the file when it was opened
+	header   object.Header // with the size, and once prepared with digest and fields
+	summary  wal.Summary   // of a segment, once prepared
+	data     []byte        // the content of a history file
+	sealed   *bytes.Buffer // the whole object; nil for a large segment and a history file
 }
 
-// source is a file to push, which can be read again from its start.
-type source struct {
-	header  object.Header // with size and digest, once checked
-	summary wal.Summary   // of a segment, once checked
-	file    io.ReaderAt
-	data    []byte // the content, when it is held in memory
-	held    bool
+func newPush(r *repo.Repository, path string, name wal.FileName, o PushOptions) *push {
+	return &push{repository: r, path: path, name: name, key: r.FileKey(o.SystemID, name), o: o}
 }
 
-// open reads the content from its start.
-func (s source) open() io.Reader {
-	if s.held {
-		return bytes.NewReader(s.data)
-	}
-	return io.NewSectionReader(s.file, 0, s.header.PlainSize)
-}
-
-func (p *push) run(ctx context.Context, path string) (Pushed, error) {
-	file, err := os.Open(path)
+// open opens the file and checks its kind and size.
+func (p *push) open() error {
+	file, err := os.Open(p.path)
 	if err != nil {
-		return Pushed{}, err
-	}
-	defer file.Close()
-	src, err := p.read(file)
-	if err != nil {
-		return Pushed{}, err
-	}
-	next, err := p.seal(src)
-	if err != nil {
-		return Pushed{}, err
-	}
-	done := Pushed{Name: p.name, Key: p.key, PlainSize: src.header.PlainSize}
-	err = retry(ctx, p.log, "push of "+p.name.String(), func() error {
-		sealed := next()
-		defer sealed.close()
-		info, err := p.repository.Store.Put(ctx, p.key, sealed.Reader)
-		if errors.Is(err, storage.ErrExist) {
-			done.Already = true
-			return p.compare(ctx, src)
-		}
-		done.StoredSize = info.Size
 		return err
-	})
-	return done, err
-}
-
-// read reads a file once, checks that it is what its name says, and takes its
-// digest.
-func (p *push) read(file *os.File) (source, error) {
+	}
+	p.file = file
 	stat, err := file.Stat()
 	if err != nil {
-		return source{}, err
+		return err
 	}
 	if !stat.Mode().IsRegular() {
-		return source{}, fmt.Errorf("%w: it is not a regular file", ErrRefused)
+		return fmt.Errorf("%w: it is not a regular file", ErrRefused)
 	}
-	size, most := stat.Size(), p.largest()
-	if size > most {
-		return source{}, fmt.Errorf("%w: it has %d bytes, and a file of this kind at most %d", ErrRefused, size, most)
+	if size, most := stat.Size(), p.largest(); size > most {
+		return fmt.Errorf("%w: it has %d bytes, and a file of this kind at most %d", ErrRefused, size, most)
 	}
-	src := source{header: repo.Header(p.systemID, p.name), file: file, held: size <= memoryLimit}
-	src.header.PlainSize = size
-	if src.held {
-		src.data = make([]byte, size)
-		if _, err := io.ReadFull(file, src.data); err != nil {
-			return source{}, fmt.Errorf("read: %w", err)
-		}
+	p.identity = identify(stat)
+	p.header = repo.Header(p.o.SystemID, p.name)
+	p.header.PlainSize = stat.Size()
+	return nil
+}
+
+func (p *push) close() {
+	if p.file != nil {
+		p.file.Close()
 	}
-	return src, p.check(&src)
 }
 
 // maxSegment is the largest segment size that PostgreSQL knows.
@@ -164,83 +155,160 @@ func (p *push) largest() int64 {
 	return repo.MaxHistory
 }
 
-// check holds the content against the name and fills in the header's digest
-// and fields.
-func (p *push) check(src *source) error {
-	digest, err := object.NewHash(object.Fastest())
+// content reads the file from its start.
+func (p *push) content() *io.SectionReader {
+	return io.NewSectionReader(p.file, 0, p.header.PlainSize)
+}
+
+// prepare reads the file, checks that it is what its name says, and makes the
+// object of it, in memory unless it is large.
+func (p *push) prepare(pool *packers) error {
+	var err error
+	switch {
+	case p.name.Kind == wal.KindTimelineHistory:
+		err = p.readHistory()
+	case p.repository.Sealer == nil:
+		err = fmt.Errorf("%w: %w", ErrRefused, repo.ErrNoRecipients)
+	case p.header.PlainSize <= memoryLimit:
+		err = p.pack(pool)
+	default:
+		err = p.digest()
+	}
 	if err != nil {
 		return err
 	}
-	content := io.TeeReader(src.open(), digest)
-	switch p.name.Kind {
-	case wal.KindSegment, wal.KindPartial:
-		summary, err := wal.Check(content, p.name, src.header.PlainSize, p.systemID)
-		if errors.Is(err, wal.ErrMismatch) {
-			return fmt.Errorf("%w: %w", ErrRefused, err)
-		}
-		if err != nil {
-			return fmt.Errorf("read: %w", err)
-		}
-		if err := p.judge(summary); err != nil {
-			return err
-		}
-		src.summary, src.header.Fields = summary, summary.Fields()
-	case wal.KindTimelineHistory:
-		data, err := io.ReadAll(content)
-		if err != nil {
-			return fmt.Errorf("read: %w", err)
-		}
-		if _, err := wal.ParseHistory(p.name.Timeline, data); err != nil {
-			return fmt.Errorf("%w: %w", ErrRefused, err)
-		}
+	return p.unchanged()
+}
+
+// unchanged returns an error if the file was written to since it was opened.
+func (p *push) unchanged() error {
+	stat, err := p.file.Stat()
+	if err != nil {
+		return err
 	}
-	if _, err := io.Copy(io.Discard, content); err != nil {
+	if identify(stat) != p.identity {
+		return errors.New("the file changed while it was read")
+	}
+	return nil
+}
+
+func (p *push) readHistory() error {
+	data, err := io.ReadAll(p.content())
+	if err != nil {
 		return fmt.Errorf("read: %w", err)
 	}
-	src.header.Digest = object.Digest{Algorithm: object.Fastest(), Sum: digest.Sum(nil)}
+	if _, err := wal.ParseHistory(p.name.Timeline, data); err != nil {
+		return fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	p.data = data
 	return nil
+}
+
+// pack reads the file once: what is checked is hashed and compressed at the
+// same time, and sealed at the end, when all is known that the header says.
+func (p *push) pack(pool *packers) error {
+	packer, err := pool.get()
+	if err != nil {
+		return err
+	}
+	defer pool.put(packer)
+	r, w := io.Pipe()
+	packed := make(chan error, 1)
+	go func() {
+		_, err := io.CopyBuffer(struct{ io.Writer }{packer}, r, packer.buffer)
+		r.CloseWithError(err)
+		packed <- err
+	}()
+	err = p.check(io.TeeReader(p.content(), w))
+	w.CloseWithError(err)
+	if packErr := <-packed; err == nil {
+		err = packErr
+	}
+	if err != nil {
+		return err
+	}
+	size, digest, err := packer.Close()
+	if err != nil {
+		return err
+	}
+	if size != p.header.PlainSize {
+		return fmt.Errorf("read: the file ended after %d of %d bytes", size, p.header.PlainSize)
+	}
+	p.header.Digest = digest
+	p.sealed = pool.getBuffer(packer.Packed() + packer.Packed()>>8 + object.HeadSize)
+	return packer.Seal(p.sealed, p.header)
+}
+
+// digest reads a large segment for the first time.
+func (p *push) digest() error {
+	hash, err := object.NewHash(object.Fastest())
+	if err != nil {
+		return err
+	}
+	if err := p.check(io.TeeReader(p.content(), hash)); err != nil {
+		return err
+	}
+	p.header.Digest = object.Digest{Algorithm: object.Fastest(), Sum: hash.Sum(nil)}
+	return nil
+}
+
+// check reads the content to its end, holds it against the name and fills in
+// the header's fields.
+func (p *push) check(content io.Reader) error {
+	if p.name.Kind != wal.KindSegment && p.name.Kind != wal.KindPartial {
+		if _, err := io.Copy(io.Discard, content); err != nil {
+			return fmt.Errorf("read: %w", err)
+		}
+		return nil
+	}
+	summary, err := wal.Check(content, p.name, p.header.PlainSize, p.o.SystemID)
+	if errors.Is(err, wal.ErrMismatch) {
+		return fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	if err != nil {
+		return fmt.Errorf("read: %w", err)
+	}
+	p.summary, p.header.Fields = summary, summary.Fields()
+	return p.judge()
 }
 
 // judge says what is done with a segment whose WAL is damaged. PostgreSQL will
 // not hand it over any better, and what stands before the damage is worth
 // keeping: so it is archived, and reported loudly, unless the caller is
 // strict.
-func (p *push) judge(summary wal.Summary) error {
-	if summary.Ending != wal.EndingDamaged {
+func (p *push) judge() error {
+	if p.summary.Ending != wal.EndingDamaged {
 		return nil
 	}
-	if p.strict {
-		return fmt.Errorf("%w: its WAL is damaged at %s: %s", ErrRefused, summary.End, summary.Problem)
+	if p.o.Strict {
+		return fmt.Errorf("%w: its WAL is damaged at %s: %s", ErrRefused, p.summary.End, p.summary.Problem)
 	}
-	p.log.Error("the segment's WAL is damaged: it is archived as it is, and recovery will end there; take a new base backup",
-		"segment", p.name.String(), "at", summary.End.String(), "problem", summary.Problem)
+	p.o.Log.Error("the segment's WAL is damaged: it is archived as it is, and recovery will end there; take a new base backup",
+		"segment", p.name.String(), "at", p.summary.End.String(), "problem", p.summary.Problem)
 	return nil
 }
 
-// seal returns what makes the body of a request. A file that is held in
-// memory is sealed once; a larger one anew for each try, while it is sent.
-// The caller closes the body.
-func (p *push) seal(src source) (func() body, error) {
-	if p.name.Kind == wal.KindTimelineHistory {
-		return held(src.data), nil
+// publish stores what was prepared, and tries again while that may help.
+func (p *push) publish(ctx context.Context) (done Pushed, err error) {
+	err = retry(ctx, p.o.Log, "push of "+p.name.String(), func() error {
+		done, err = p.put(ctx)
+		return err
+	})
+	return done, err
+}
+
+// put stores what was prepared, or finds that it is stored.
+func (p *push) put(ctx context.Context) (Pushed, error) {
+	done := Pushed{Name: p.name, Key: p.key, PlainSize: p.header.PlainSize}
+	body := p.body()
+	defer body.close()
+	info, err := p.repository.Store.Put(ctx, p.key, body.Reader)
+	if errors.Is(err, storage.ErrExist) {
+		done.Already = true
+		return done, p.compare(ctx)
 	}
-	if p.repository.Sealer == nil {
-		return nil, fmt.Errorf("%w: %w", ErrRefused, repo.ErrNoRecipients)
-	}
-	if src.held {
-		var sealed bytes.Buffer
-		err := p.sealTo(&sealed, src)
-		return held(sealed.Bytes()), err
-	}
-	return func() body {
-		r, w := io.Pipe()
-		finished := make(chan struct{})
-		go func() {
-			defer close(finished)
-			w.CloseWithError(p.sealTo(w, src))
-		}()
-		return body{Reader: r, close: func() { r.Close(); <-finished }}
-	}, nil
+	done.StoredSize = info.Size
+	return done, err
 }
 
 // body is what is sent; Reader is an io.Seeker when it is held in memory.
@@ -249,21 +317,32 @@ type body struct {
 	close func()
 }
 
-func held(data []byte) func() body {
-	return func() body { return body{Reader: bytes.NewReader(data), close: func() {}} }
+// body makes the body of a request. A large segment is sealed anew for each,
+// while it is sent; the second reading is held against the digest of the
+// first. The caller closes the body.
+func (p *push) body() body {
+	switch {
+	case p.sealed != nil:
+		return body{Reader: bytes.NewReader(p.sealed.Bytes()), close: func() {}}
+	case p.name.Kind == wal.KindTimelineHistory:
+		return body{Reader: bytes.NewReader(p.data), close: func() {}}
+	}
+	r, w := io.Pipe()
+	finished := make(chan struct{})
+	go func() {
+		defer close(finished)
+		w.CloseWithError(p.sealTo(w))
+	}()
+	return body{Reader: r, close: func() { r.Close(); <-finished }}
 }
 
-func (p *push) sealTo(w io.Writer, src source) error {
-	seal, err := p.repository.Sealer.Seal(w, src.header)
+func (p *push) sealTo(w io.Writer) error {
+	seal, err := p.repository.Sealer.Seal(w, p.header)
 	if err != nil {
-		return fmt.Errorf("seal: %w", err)
+		return err
 	}
-	if _, err := io.Copy(seal, src.open()); err != nil {
-		_ = seal.Close() // the first error is the one that matters
-		return fmt.Errorf("seal: %w", err)
+	if _, err := io.Copy(seal, p.content()); err != nil {
+		return fmt.Errorf("read: %w", err)
 	}
-	if err := seal.Close(); err != nil {
-		return fmt.Errorf("seal: %w", err)
-	}
-	return nil
+	return seal.Close()
 }
