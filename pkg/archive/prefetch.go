@@ -34,7 +34,7 @@ const (
 // A fetch asks the process that fetches ahead over a Unix socket, a line each
 // way: the key and the segment's name, then
 //
-//	take NAME SIZE   the segment is complete and checked under this temporary
+//	take NAME        the segment is complete and checked under this temporary
 //	                 name, until the asker hangs up
 //	wait             it is on its way; another line follows within a second
 //	none             it isn't there: the asker fetches it, and says
@@ -93,6 +93,7 @@ func (a *Ahead) take(ctx context.Context, name wal.FileName, dest string) asked 
 	if err == nil && reply[0] == replyTake {
 		if err = takeFile(reply, dest, a.SegmentSize); err == nil {
 			_ = conn.Close()
+			a.Log.Debug("the segment was fetched ahead", "segment", name.String())
 			return asked{taken: true}
 		}
 	}

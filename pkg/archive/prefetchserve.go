@@ -238,7 +238,7 @@ func (p *prefetcher) give(ctx context.Context, conn net.Conn, lines *bufio.Scann
 		p.o.Log.Warn("fetching ahead ends: a segment can't be given out", "segment", s.name.String(), "error", err)
 		return false, nil
 	}
-	if _, err := fmt.Fprintf(conn, "%s %s %d\n", replyTake, temp, p.o.SegmentSize); err != nil {
+	if _, err := fmt.Fprintln(conn, replyTake, temp); err != nil {
 		return false, err
 	}
 	lines.Scan() // until the asker hangs up
