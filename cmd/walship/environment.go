@@ -17,6 +17,7 @@ import (
 	"github.com/walship/walship/pkg/config"
 	"github.com/walship/walship/pkg/crypto"
 	"github.com/walship/walship/pkg/repo"
+	"github.com/walship/walship/pkg/storage"
 )
 
 // environment is what commands share: the surroundings, and what settings
@@ -69,18 +70,30 @@ func (e *environment) logger() *slog.Logger { return e.log }
 // repository opens the configured repository. With needIdentity its content
 // can be read, not only written.
 func (e *environment) repository(ctx context.Context, needIdentity bool) (*repo.Repository, error) {
-	c, err := e.config()
-	if err != nil {
-		return nil, err
-	}
 	store, err := e.openStore(ctx)
 	if err != nil {
 		return nil, err
 	}
+	info, err := openInfo(ctx, store)
+	if err != nil {
+		return nil, err
+	}
+	return e.assemble(store, info, needIdentity)
+}
+
+// openInfo reads what the repository in a store is.
+func openInfo(ctx context.Context, store storage.Store) (repo.Info, error) {
 	info, err := repo.Open(ctx, store)
 	if errors.Is(err, repo.ErrNotInitialised) {
-		return nil, withHint(fmt.Errorf("open repository: %w", err), "walship init creates it")
+		return info, withHint(fmt.Errorf("open repository: %w", err), "walship init creates it")
 	}
+	return info, err
+}
+
+// assemble adds to a repository the means to write to it, and with
+// needIdentity those to read from it.
+func (e *environment) assemble(store storage.Store, info repo.Info, needIdentity bool) (*repo.Repository, error) {
+	c, err := e.config()
 	if err != nil {
 		return nil, err
 	}

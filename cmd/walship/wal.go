@@ -21,7 +21,7 @@ func walCommand(e *environment) *cli.Command {
 				Flags: append([]cli.Flag{
 					clusterFlag(),
 					&cli.BoolFlag{Name: "strict", Usage: "refuse a segment whose WAL is damaged, instead of archiving it with a loud message"},
-				}, e.settingFlags("wal.push_deadline", "postgres.data_directory")...),
+				}, e.settingFlags("wal.push_deadline", "wal.concurrency", "postgres.data_directory")...),
 				Action: func(c *cli.Context) error {
 					args, err := arguments(c, "PATH")
 					if err != nil {

@@ -1,14 +1,21 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"os"
 	"path/filepath"
+	"runtime"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 	"github.com/walship/walship/pkg/archive"
+	"github.com/walship/walship/pkg/config"
+	"github.com/walship/walship/pkg/repo"
 	"github.com/walship/walship/pkg/wal"
 )
 
-// pushWAL archives one file.
+// pushWAL archives one file, and the segments that wait behind it.
 func (e *environment) pushWAL(c *cli.Context, path string) error {
 	settings, err := e.config()
 	if err != nil {
@@ -16,21 +23,153 @@ func (e *environment) pushWAL(c *cli.Context, path string) error {
 	}
 	ctx, cancel := e.deadline(c.Context, settings.WAL.PushDeadline.Duration)
 	defer cancel()
-	if _, err := wal.ParseFileName(filepath.Base(path)); err != nil {
+	name, err := wal.ParseFileName(filepath.Base(path))
+	if err != nil {
 		return &usageError{err.Error()}
 	}
 	s, err := e.findServer(c, path, settings)
 	if err != nil {
 		return err
 	}
-	repository, err := e.repository(ctx, false)
+	memory := e.remember(s, settings)
+	defer memory.close()
+	if memory.taken(path, name) {
+		return nil
+	}
+	o := archive.PushOptions{SystemID: s.systemID, Strict: c.Bool("strict"), Batch: memory.batch(settings), Log: e.logger()}
+	if o.Standby, err = isStandby(s.dataDirectory); err != nil {
+		return err
+	}
+	done, err := e.push(ctx, memory, path, o)
 	if err != nil {
 		return err
 	}
-	done, err := archive.Push(ctx, repository, path, archive.PushOptions{SystemID: s.systemID, Strict: c.Bool("strict"), Log: e.logger()})
-	if err != nil {
-		return err
-	}
-	e.logger().Debug("archived", "file", done.Name.String(), "key", done.Key, "already", done.Already, "stored", done.StoredSize)
+	e.logger().Debug("archived", "file", done.Name.String(), "key", done.Key, "already", done.Already, "stored", done.StoredSize, "along", done.Along)
 	return nil
+}
+
+// push archives a file in the repository as it is remembered. When that fails,
+// what is remembered may be outdated: the repository is asked, and if it is
+// another one by now, the file is pushed there.
+func (e *environment) push(ctx context.Context, memory *pushMemory, path string, o archive.PushOptions) (archive.Pushed, error) {
+	repository, remembered, err := e.pushRepository(ctx, memory)
+	if err != nil {
+		return archive.Pushed{}, err
+	}
+	done, err := archive.Push(ctx, repository, path, o)
+	if err == nil || !remembered || ctx.Err() != nil {
+		return done, err
+	}
+	memory.forget()
+	now, _, openErr := e.pushRepository(ctx, memory)
+	switch {
+	case errors.Is(openErr, repo.ErrNotInitialised):
+		return done, openErr
+	case openErr != nil || now.Info.ID == repository.Info.ID:
+		return done, err
+	}
+	return archive.Push(ctx, now, path, o)
+}
+
+// pushRepository opens the repository for writing, without a request if it is
+// remembered what it is. A directory is asked all the same: it costs nothing.
+func (e *environment) pushRepository(ctx context.Context, memory *pushMemory) (r *repo.Repository, remembered bool, err error) {
+	store, err := e.openStore(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	if info, known := memory.info(); known && !strings.HasPrefix(e.settings.Repository, "file:") {
+		r, err := e.assemble(store, info, false)
+		return r, true, err
+	}
+	info, err := openInfo(ctx, store)
+	if err != nil {
+		memory.forget()
+		return nil, false, err
+	}
+	memory.keep(info)
+	r, err = e.assemble(store, info, false)
+	return r, false, err
+}
+
+// pushMemory is what one push leaves for the next ones; nil remembers nothing.
+type pushMemory struct {
+	e     *environment
+	state *os.Root
+	known archive.Known
+	done  archive.Done
+}
+
+// remember opens what earlier pushes left.
+func (e *environment) remember(s server, settings *config.Config) *pushMemory {
+	state, err := e.state(s.systemID, s.dataDirectory)
+	if err != nil {
+		e.logger().Debug("there is no state folder, so that every segment is pushed by itself", "error", err)
+		return nil
+	}
+	return &pushMemory{
+		e: e, state: state,
+		known: archive.Known{State: state, URL: settings.Repository},
+		done:  archive.Done{State: state, URL: settings.Repository, SystemID: s.systemID},
+	}
+}
+
+func (m *pushMemory) close() {
+	if m != nil {
+		m.state.Close()
+	}
+}
+
+// taken tells whether an earlier push took the file along.
+func (m *pushMemory) taken(path string, name wal.FileName) bool {
+	info, known := m.info()
+	return known && m.done.Take(info.ID, path, name)
+}
+
+func (m *pushMemory) info() (repo.Info, bool) {
+	if m == nil {
+		return repo.Info{}, false
+	}
+	return m.known.Info()
+}
+
+func (m *pushMemory) keep(info repo.Info) {
+	if m == nil {
+		return
+	}
+	if err := m.known.Remember(info); err != nil {
+		m.e.logger().Debug("the next push will ask again", "error", err)
+	}
+}
+
+func (m *pushMemory) forget() {
+	if m == nil {
+		return
+	}
+	if err := m.known.Forget(); err != nil {
+		m.e.logger().Debug("an outdated record stays for a while", "error", err)
+	}
+}
+
+// batch says how a push takes others along: in the first quarter of its time
+// it begins with them, and in the second it ends with them, so that PostgreSQL
+// has its answer well before the deadline.
+func (m *pushMemory) batch(settings *config.Config) *archive.Batch {
+	if m == nil {
+		return nil
+	}
+	deadline := settings.WAL.PushDeadline.Duration
+	return &archive.Batch{
+		Done: &m.done, Concurrency: pushConcurrency(settings),
+		Begin: deadline / 4, End: deadline / 2,
+	}
+}
+
+// pushConcurrency is the setting wal.concurrency, or what suits the machine.
+func pushConcurrency(settings *config.Config) int {
+	const most = 4 // more don't help: segments are published one by one
+	if n := settings.WAL.Concurrency; n > 0 {
+		return n
+	}
+	return min(runtime.GOMAXPROCS(0), most)
 }

@@ -38,7 +38,8 @@ type Config struct {
 	WAL struct {
 		PushDeadline  Duration `toml:"push_deadline"`
 		FetchDeadline Duration `toml:"fetch_deadline"`
-		Prefetch      int      `toml:"prefetch"` // segments; 0: none
+		Concurrency   int      `toml:"concurrency"` // 0: by the machine
+		Prefetch      int      `toml:"prefetch"`    // segments; 0: none
 	} `toml:"wal"`
 	Backup struct {
 		Concurrency int  `toml:"concurrency"`

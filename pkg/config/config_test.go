@@ -51,6 +51,7 @@ level = "better"
 push_deadline = "90 s"
 fetch_deadline = "1h"
 prefetch = 3
+concurrency = 7
 [backup]
 concurrency = 5
 max_rate = "50MB"
@@ -75,7 +76,7 @@ func TestLoad(t *testing.T) {
 	want.Encryption.Recipients, want.Encryption.IdentityFiles = []string{"age1a", "age1b"}, []string{"/etc/walship/identity"}
 	want.Compression.Level = "better"
 	want.WAL.PushDeadline, want.WAL.FetchDeadline = Duration{90 * time.Second}, Duration{time.Hour}
-	want.WAL.Prefetch = 3
+	want.WAL.Prefetch, want.WAL.Concurrency = 3, 7
 	want.Backup.Concurrency, want.Backup.MaxRate = 5, 50<<20
 	want.Restore.Concurrency = 6
 	want.Postgres.DataDirectory, want.Postgres.Connection = "/srv/data", "host=/run/postgresql"
@@ -130,6 +131,7 @@ func TestPrecedence(t *testing.T) {
 		"wal.push_deadline":         {"1min", "2s", "3s", "4s"},
 		"wal.fetch_deadline":        {"5min", "2s", "3s", "4s"},
 		"wal.prefetch":              {"8", "0", "4", "64"},
+		"wal.concurrency":           {"0", "1", "5", "16"},
 		"backup.concurrency":        {"2", "3", "4", "5"},
 		"backup.max_rate":           {"0", "2kB", "3GB", "4TB"},
 		"restore.concurrency":       {"4", "5", "6", "7"},

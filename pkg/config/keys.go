@@ -82,6 +82,13 @@ func Keys() []Key {
 			check: atLeastASecond,
 		},
 		{
+			Name: "wal.concurrency", Default: "0",
+			Doc: "How many segments a push that finds a backlog reads, compresses and encrypts at once, 1 to 16; " +
+				"0 for one on each core, up to 4. Their number is also bounded by 80MB of memory.",
+			field: func(c *Config) any { return &c.WAL.Concurrency },
+			check: between(0, 16),
+		},
+		{
 			Name: "wal.prefetch", Default: "8",
 			Doc: "How many segments are fetched ahead of a server in recovery, 0 to 64; 0 turns it off. " +
 				"They take at most 1GB of disk space in pg_wal, unless one segment is larger, and no name there.",

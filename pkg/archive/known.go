@@ -1,0 +1,100 @@
+package archive
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/walship/walship/pkg/durable"
+	"github.com/walship/walship/pkg/repo"
+)
+
+const (
+	knownFile = "repository"
+	// KnownLife is how long repository.json isn't read again. A repository
+	// that is made anew at the same URL gets objects of the old one's id for
+	// no longer than that.
+	KnownLife = 2 * time.Minute
+)
+
+// Known remembers for a short time what repository.json says, so that a push
+// needn't ask. What can't be read, is older, or is of another URL isn't known.
+type Known struct {
+	// State is the private state folder of this server.
+	State *os.Root
+	// URL is the repository's.
+	URL string
+
+	now func() time.Time // nil: time.Now
+}
+
+// known is the file's content, behind a line with the digest of it.
+type known struct {
+	URL  string    `json:"url_digest"` // a URL may be long, and isn't this folder's business
+	Read time.Time `json:"read"`
+	Info repo.Info `json:"info"`
+}
+
+func (k *Known) time() time.Time {
+	if k.now != nil {
+		return k.now()
+	}
+	return time.Now()
+}
+
+func (k *Known) urlDigest() string { return fmt.Sprintf("%x", sha256.Sum256([]byte(k.URL))) }
+
+// Info returns what is known.
+func (k *Known) Info() (repo.Info, bool) {
+	data, err := k.State.ReadFile(knownFile)
+	if err != nil {
+		return repo.Info{}, false
+	}
+	digest, content, _ := bytes.Cut(data, []byte("\n"))
+	if string(digest) != digestLine(content) {
+		return repo.Info{}, false
+	}
+	var there known
+	if err := json.Unmarshal(content, &there); err != nil || there.URL != k.urlDigest() {
+		return repo.Info{}, false
+	}
+	if age := k.time().Sub(there.Read); age < 0 || age >= KnownLife {
+		return repo.Info{}, false
+	}
+	return there.Info, true
+}
+
+// Remember keeps what was just read.
+func (k *Known) Remember(info repo.Info) error {
+	content, err := json.Marshal(known{k.urlDigest(), k.time(), info})
+	if err != nil {
+		return fmt.Errorf("remember the repository: %w", err)
+	}
+	f, err := durable.Create(k.State, knownFile)
+	if err != nil {
+		return fmt.Errorf("remember the repository: %w", err)
+	}
+	defer f.Discard()
+	if _, err := f.Write(append([]byte(digestLine(content)+"\n"), content...)); err != nil {
+		return fmt.Errorf("remember the repository: %w", err)
+	}
+	if err := f.RenameVolatile(); err != nil {
+		return fmt.Errorf("remember the repository: %w", err)
+	}
+	return nil
+}
+
+// Forget drops what is known.
+func (k *Known) Forget() error {
+	if err := k.State.Remove(knownFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("forget the repository: %w", err)
+	}
+	return nil
+}
+
+func digestLine(content []byte) string { return fmt.Sprintf("%x", sha256.Sum256(content)) }
