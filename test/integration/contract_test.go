@@ -5,6 +5,7 @@ package integration
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -116,18 +117,14 @@ func TestRecoveryOutage(t *testing.T) {
 	restored.AppendConf(t, "recovery_prefetch = off") // replays what it reads at once
 	for _, outage := range []struct {
 		name      string
-		state     gateState
-		pass      int // connections, before
+		begin     func()
 		replaying bool
 	}{
-		{"from the start", gateShut, 0, false},
-		{"silent", gateSilent, 0, false},
-		{"behind consistency", gateOpen, 6, true},
+		{"from the start", func() { gate.set(gateShut) }, false},
+		{"silent", func() { gate.set(gateSilent) }, false},
+		{"behind consistency", func() { gate.refuse("/" + names[5]) }, true},
 	} {
-		gate.set(outage.state)
-		if outage.replaying {
-			gate.shutAfter(outage.pass)
-		}
+		outage.begin()
 		log, code := restored.StartToEnd(t)
 		if code == 0 || strings.Contains(log, "selected new timeline") || strings.Contains(log, "ready to accept connections") {
 			t.Fatalf("outage %s: the server ended with %d:\n%s", outage.name, code, log)
@@ -212,6 +209,36 @@ func TestStandbyOutage(t *testing.T) {
 	}
 }
 
+// killDuring runs a command and kills it as soon as when says so of what it
+// exchanges with the storage. It returns whether that was what ended it.
+func killDuring(t *testing.T, gate *gate, cmd *exec.Cmd, when func(toServer bool, sent int) bool) bool {
+	t.Helper()
+	var mu sync.Mutex // several connections are watched at once
+	sent, fired := 0, false
+	started := make(chan struct{})
+	gate.observe(func(toServer bool, n int) {
+		<-started
+		mu.Lock()
+		defer mu.Unlock()
+		if toServer {
+			sent += n
+		}
+		if !fired && when(toServer, sent) {
+			fired = cmd.Process.Kill() == nil
+		}
+	})
+	err := cmd.Start()
+	close(started)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // ProcessState says how it ended
+	gate.observe(nil)
+	mu.Lock()
+	defer mu.Unlock()
+	return fired && cmd.ProcessState.ExitCode() == -1
+}
+
 // TestKilledPush is fault 1: a push killed anywhere in its upload leaves
 // nothing that keeps the next try from success, and one object.
 func TestKilledPush(t *testing.T) {
@@ -221,46 +248,35 @@ func TestKilledPush(t *testing.T) {
 	c.Configure(t, "archive_command", "false")
 	c.Exec(t, "CREATE TABLE noise (id serial, noise text)")
 
-	const answer = -1
-	moments := []int{1, 2_000, 5_000, 60_000, 200_000, answer} // bytes sent
+	const body = 100_000 // so much is more than questions: an object is on its way
+	moments := []struct {
+		name  string
+		batch bool
+		when  func(toServer bool, sent int) bool // before the next bytes pass
+	}{
+		{"first question", false, func(bool, int) bool { return true }},
+		{"head of the object", false, func(_ bool, sent int) bool { return sent > 2_000 }},
+		{"its beginning", false, func(_ bool, sent int) bool { return sent > 20_000 }},
+		{"its middle", false, func(_ bool, sent int) bool { return sent > body }},
+		{"the answer", false, func(toServer bool, sent int) bool { return !toServer && sent > body }},
+		// More than one object has. It takes along what waits behind the first.
+		{"a batch", true, func(_ bool, sent int) bool { return sent > 600_000 }},
+	}
 	var names []string
 	for range moments {
 		c.Exec(t, "INSERT INTO noise (noise) SELECT md5(random()::text) FROM generate_series(1, 6000)")
 		names = append(names, c.SwitchWAL(t))
 	}
 	for i, moment := range moments {
-		cmd := site.commandOn(t, c, "wal", "push", "pg_wal/"+names[i])
-		var once sync.Once
-		sent, started := 0, make(chan struct{})
-		fired := false
-		var mu sync.Mutex
-		gate.observe(func(toServer bool, n int) {
-			mu.Lock()
-			defer mu.Unlock()
-			if toServer {
-				sent += n
-			}
-			const body = 100_000 // the object is on its way, not only a question
-			if moment == answer && (toServer || sent < body) || moment != answer && sent < moment {
-				return
-			}
-			once.Do(func() {
-				<-started
-				fired = cmd.Process.Kill() == nil
-			})
-		})
-		err := cmd.Start()
-		close(started)
-		if err != nil {
-			t.Fatal(err)
+		name, env := names[i], "WALSHIP_STATE_DIRECTORY=/dev/null" // without one there is no batch
+		if moment.batch {
+			name, env = names[0], "WALSHIP_STATE_DIRECTORY="+filepath.Join(site.dir, "state")
 		}
-		_ = cmd.Wait() // which says that it was killed
-		gate.observe(nil)
-		mu.Lock()
-		if !fired || cmd.ProcessState.ExitCode() != -1 {
-			t.Errorf("moment %d: the push wasn't killed: %v", moment, cmd.ProcessState)
+		cmd := site.commandOn(t, c, "wal", "push", "--wal-push-deadline=1min", "pg_wal/"+name)
+		cmd.Env = append(cmd.Env, env)
+		if !killDuring(t, gate, cmd, moment.when) {
+			t.Errorf("the push wasn't killed at %s: %v", moment.name, cmd.ProcessState)
 		}
-		mu.Unlock()
 	}
 
 	c.Configure(t, "archive_command", site.binary+" --config "+site.config+" wal push %p")

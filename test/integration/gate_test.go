@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"bytes"
 	"io"
 	"net"
 	"net/url"
@@ -20,9 +21,9 @@ type gate struct {
 
 	mu    sync.Mutex
 	state gateState
-	left  int // connections that still pass before it shuts; -1: all
+	bar   string // requests that have this don't pass, nor what comes behind them
 	open  map[net.Conn]bool
-	met   int                        // connections that didn't pass
+	met   int                        // connections and requests that didn't pass
 	watch func(toServer bool, n int) // is told of bytes before they are passed on
 
 	running sync.WaitGroup
@@ -48,7 +49,7 @@ func newGate(t *testing.T, server *s3test.Server) (*gate, *s3test.Server) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &gate{listener: listener, target: endpoint.Host, left: -1, open: map[net.Conn]bool{}}
+	g := &gate{listener: listener, target: endpoint.Host, open: map[net.Conn]bool{}}
 	g.running.Go(g.accept)
 	t.Cleanup(func() {
 		if err := listener.Close(); err != nil {
@@ -66,20 +67,23 @@ func newGate(t *testing.T, server *s3test.Server) (*gate, *s3test.Server) {
 func (g *gate) set(state gateState) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.state, g.left, g.met = state, -1, 0
+	g.state, g.bar, g.met = state, "", 0
 	for conn := range g.open {
 		_ = conn.Close() // both ends see it
 	}
 }
 
-// shutAfter lets some more connections pass.
-func (g *gate) shutAfter(n int) {
+// refuse lets everything pass but requests with a text, such as the name of an
+// object.
+func (g *gate) refuse(text string) {
+	g.set(gateOpen)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.left = n
+	g.bar = text
 }
 
-// turnedAway is how many connections didn't pass since the state was set.
+// turnedAway is how many connections and requests didn't pass since the state
+// was set.
 func (g *gate) turnedAway() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -107,12 +111,6 @@ func (g *gate) accept() {
 func (g *gate) admit(conn net.Conn) gateState {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.left == 0 {
-		g.state = gateShut
-	}
-	if g.left > 0 {
-		g.left--
-	}
 	if g.state != gateOpen {
 		g.met++
 	}
@@ -156,11 +154,8 @@ func (g *gate) pass(to, from net.Conn, toServer bool) {
 	for {
 		n, err := from.Read(buffer)
 		if n > 0 {
-			g.mu.Lock()
-			watch := g.watch
-			g.mu.Unlock()
-			if watch != nil {
-				watch(toServer, n)
+			if !g.look(toServer, buffer[:n]) {
+				return
 			}
 			if _, err := to.Write(buffer[:n]); err != nil {
 				return
@@ -170,4 +165,19 @@ func (g *gate) pass(to, from net.Conn, toServer bool) {
 			return
 		}
 	}
+}
+
+// look says whether bytes may pass, and tells who watches.
+func (g *gate) look(toServer bool, data []byte) bool {
+	g.mu.Lock()
+	watch, bar := g.watch, g.bar
+	barred := toServer && bar != "" && bytes.Contains(data, []byte(bar))
+	if barred {
+		g.met++
+	}
+	g.mu.Unlock()
+	if watch != nil {
+		watch(toServer, len(data))
+	}
+	return !barred
 }
