@@ -209,6 +209,40 @@ func TestStandbyOutage(t *testing.T) {
 	}
 }
 
+// patience fetches a segment for a standby from a storage that is down, with
+// the usual deadlines. It returns what waits for the answer: not there, after
+// half a minute, because a standby asks again.
+func patience(t *testing.T, site *site) (check func()) {
+	t.Helper()
+	standby := pgtest.New(t, 15)
+	write(t, filepath.Join(standby.DataDir, "standby.signal"), "")
+	url := "s3://bucket/x?region=here&path_style=true&endpoint=http://" + closedAddress(t)
+	cmd := standby.Command(t.Context(), t, site.binary, "--repository", url, "wal", "fetch", "000000010000000000000001", "pg_wal/RECOVERYXLOG")
+	cmd.Dir = standby.DataDir
+	cmd.Env = append(cmd.Env, "AWS_ACCESS_KEY_ID=key", "AWS_SECRET_ACCESS_KEY=hunter2")
+	var said strings.Builder
+	cmd.Stderr = &said
+	start := time.Now()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan time.Duration, 1)
+	go func() {
+		_ = cmd.Wait() // ProcessState says how it ended
+		ended <- time.Since(start)
+	}()
+	return func() {
+		t.Helper()
+		took := <-ended
+		if code := cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(said.String(), "connection refused") {
+			t.Errorf("fetch for a standby: exit code %d, want 1\n%s", code, said.String())
+		}
+		if took < 29*time.Second || took > 50*time.Second {
+			t.Errorf("fetch for a standby took %v, want half a minute", took)
+		}
+	}
+}
+
 // killDuring runs a command and kills it as soon as when says so of what it
 // exchanges with the storage. It returns whether that was what ended it.
 func killDuring(t *testing.T, gate *gate, cmd *exec.Cmd, when func(toServer bool, sent int) bool) bool {

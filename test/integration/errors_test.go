@@ -36,10 +36,12 @@ func TestMistakes(t *testing.T) {
 	site.backup(t, site.cluster)
 	site.cluster.SQL(t, "INSERT INTO t (name) VALUES ('one')")
 	segment := site.cluster.Archive(t) // which stays in pg_wal, too
+	checkPatience := patience(t, site)
 	t.Run("settings", func(t *testing.T) { wrongSettings(t, site, segment) })
 	t.Run("keys", func(t *testing.T) { wrongKeys(t, site, segment) })
 	t.Run("files", func(t *testing.T) { wrongFiles(t, site, segment) })
 	t.Run("restores", func(t *testing.T) { wrongRestores(t, site) })
+	checkPatience()
 }
 
 // wrongSettings runs every kind of command with settings that are wrong in one
