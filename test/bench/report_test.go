@@ -1,0 +1,88 @@
+package bench
+
+import (
+	"math"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestSpreadOf(t *testing.T) {
+	for _, test := range []struct {
+		values []float64
+		want   Spread
+	}{
+		{[]float64{3}, Spread{3, 3, 3}},
+		{[]float64{5, 1, 3}, Spread{3, 1, 5}},
+		{[]float64{4, 1, 3, 2}, Spread{2.5, 1, 4}},
+	} {
+		if got := SpreadOf(test.values); got != test.want {
+			t.Errorf("SpreadOf(%v) = %v, want %v", test.values, got, test.want)
+		}
+	}
+	if got := SpreadOf(nil); !math.IsNaN(got.Median) {
+		t.Errorf("SpreadOf(nil) = %v, want not a number", got)
+	}
+}
+
+func TestRatios(t *testing.T) {
+	// Twice as much in each round, however the rounds differ.
+	if got := Ratios([]float64{2, 20, 6}, []float64{1, 10, 3}); !slices.Equal(got, []float64{2, 2, 2}) {
+		t.Errorf("Ratios = %v", got)
+	}
+	if got := Ratios([]float64{2, 20}, []float64{1}); !slices.Equal(got, []float64{2}) {
+		t.Errorf("Ratios of rows of different lengths = %v, want those of the common rounds", got)
+	}
+}
+
+func TestWriteTable(t *testing.T) {
+	rows := []Row{
+		{Name: "cp", Floor: true, Values: []float64{10, 20}},
+		{Name: "never ran"},
+		{Name: "subject", Values: []float64{5, 10}},
+		{Name: "slow peer", Peer: true, Values: []float64{1, 2}},
+		{Name: "quick peer", Peer: true, Values: []float64{4, 5}},
+	}
+	for _, test := range []struct {
+		name   string
+		metric Metric
+		want   string
+	}{
+		{"speed", Metric{Title: "Drain, segments/s", Decimals: 1, Better: More}, `
+### Drain, segments/s
+
+|  | median | least – most | × cp | × quick peer |
+| --- | ---: | ---: | ---: | ---: |
+| cp | 15.0 | 10.0 – 20.0 | 1 | 3.25 (2.50 – 4.00) |
+| subject | 7.5 | 5.0 – 10.0 | 0.50 (0.50 – 0.50) | 1.62 (1.25 – 2.00) |
+| slow peer | 1.5 | 1.0 – 2.0 | 0.10 (0.10 – 0.10) | 0.33 (0.25 – 0.40) |
+| quick peer | 4.5 | 4.0 – 5.0 | 0.33 (0.25 – 0.40) | 1 |
+`},
+		{"without ratios", Metric{Title: "Requests", Plain: true}, `
+### Requests
+
+|  | median | least – most |
+| --- | ---: | ---: |
+| cp | 15 | 10 – 20 |
+| subject | 8 | 5 – 10 |
+| slow peer | 2 | 1 – 2 |
+| quick peer | 4 | 4 – 5 |
+`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var got strings.Builder
+			WriteTable(&got, test.metric, rows)
+			if got.String() != test.want {
+				t.Errorf("got\n%s\nwant\n%s", got.String(), test.want)
+			}
+		})
+	}
+	var empty strings.Builder
+	WriteTable(&empty, Metric{Title: "Nothing"}, []Row{{Name: "never ran"}})
+	if empty.Len() > 0 {
+		t.Errorf("a table without rows gave %q", empty.String())
+	}
+	if best := BestPeer(rows, Less); best == nil || best.Name != "slow peer" {
+		t.Errorf("the best peer by the least value is %v", best)
+	}
+}
