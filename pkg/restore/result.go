@@ -60,10 +60,11 @@ func (p *Plan) result() *Result {
 }
 
 // configurationOptions returns the option of pg_ctl that starts a server with
-// its configuration files from outside the data directory. Without
-// data_directory it would start in the original's.
+// its configuration files from outside the data directory, in dir. Without
+// data_directory it would start in the original's, and without
+// external_pid_file it would overwrite the file by which that is found.
 func (p *Plan) configurationOptions(dir string) string {
-	words := []string{"-c " + pgdata.ShellWord("data_directory="+p.Directory), "-c external_pid_file="}
+	words := []string{"-c " + pgdata.ShellWord("data_directory="+p.Directory), "-c " + pgdata.ShellWord("external_pid_file="+filepath.Join(dir, "postmaster.pid"))}
 	for _, name := range []string{"config_file", "hba_file", "ident_file"} {
 		if file, ok := p.record.ConfigurationOf[name]; ok {
 			// Whatever the record says, the file is one of those in dir.

@@ -106,7 +106,7 @@ func TestRunConfiguration(t *testing.T) {
 	if conf := tree(t, q.Directory)["postgresql.auto.conf"]; !strings.Contains(conf, "max_connections = '400'\n") {
 		t.Errorf("max_connections isn't the configuration's:\n%s", conf)
 	}
-	want := "-o '-c data_directory=" + q.Directory + " -c external_pid_file= -c config_file=" + result.Configuration +
+	want := "-o '-c data_directory=" + q.Directory + " -c external_pid_file=" + result.Configuration + "/postmaster.pid -c config_file=" + result.Configuration +
 		"/etc/postgresql/15/main/postgresql.conf -c hba_file=" + result.Configuration + "/etc/postgresql/15/main/pg_hba.conf -c ident_file=" + result.Configuration + "/outside' start"
 	if !strings.Contains(result.Start, want) {
 		t.Errorf("start command %q, want %q in it", result.Start, want)
