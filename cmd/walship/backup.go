@@ -33,7 +33,7 @@ func backupCommand(e *environment) *cli.Command {
 					&cli.StringFlag{Name: "label", Usage: "`TEXT` that the backup's label and record carry", Value: "walship base backup"},
 					&cli.StringFlag{Name: "checkpoint", Usage: "`MODE` of the checkpoint that begins the backup: fast, at once; or spread, which doesn't burden the server and takes minutes", Value: "fast"},
 					&cli.StringFlag{Name: "manifest-checksums", Usage: "`ALGORITHM` for the checksum of each file: NONE, CRC32C, SHA224, SHA256, SHA384 or SHA512", Value: string(pgdata.ChecksumCRC32C)},
-					&cli.DurationFlag{Name: "wal-timeout", Usage: "give up when for so long no segment that the backup needs arrives in the archive", Value: backup.DefaultWALTimeout},
+					durationFlag("wal-timeout", "give up when for so long no segment that the backup needs arrives in the archive", backup.DefaultWALTimeout),
 					jsonFlag(),
 				}, e.settingFlags("backup.concurrency", "backup.max_rate", "postgres.connection", "postgres.data_directory")...),
 				Action: func(c *cli.Context) error {
@@ -118,7 +118,7 @@ func (e *environment) pushBackup(c *cli.Context) error {
 
 // pushOptions reads the flags of backup push.
 func pushOptions(c *cli.Context) (backup.Options, error) {
-	o := backup.Options{Label: c.String("label"), WALTimeout: c.Duration("wal-timeout")}
+	o := backup.Options{Label: c.String("label"), WALTimeout: duration(c, "wal-timeout")}
 	switch c.String("checkpoint") {
 	case "fast":
 		o.Fast = true
@@ -130,7 +130,7 @@ func pushOptions(c *cli.Context) (backup.Options, error) {
 		return o, &usageError{"--label: it is empty or has a control character"}
 	}
 	if o.WALTimeout <= 0 {
-		return o, &usageError{"--wal-timeout: it is longer than 0"}
+		return o, &usageError{"--wal-timeout=0: it must be longer, such as 5min"}
 	}
 	var err error
 	if o.Checksums, err = pgdata.ParseChecksumAlgorithm(c.String("manifest-checksums")); err != nil {

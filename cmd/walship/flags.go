@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 	"github.com/walship/walship/pkg/config"
@@ -59,6 +60,20 @@ func (v *settingValue) String() string { return "" }
 func jsonFlag() cli.Flag {
 	return &cli.BoolFlag{Name: "json", Usage: "print the result as JSON"}
 }
+
+// durationFlag takes a time as settings do, with PostgreSQL's units.
+func durationFlag(name, usage string, value time.Duration) cli.Flag {
+	return &cli.GenericFlag{Name: name, Usage: usage, Value: &durationValue{config.Duration{Duration: value}}}
+}
+
+// duration is the value of a durationFlag.
+func duration(c *cli.Context, name string) time.Duration {
+	return c.Generic(name).(*durationValue).Duration.Duration
+}
+
+type durationValue struct{ config.Duration }
+
+func (v *durationValue) Set(text string) error { return v.UnmarshalText([]byte(text)) }
 
 // arguments returns the arguments of a command, which are as many as it has
 // names for. The flag parser stops at the first argument: a flag behind it is
