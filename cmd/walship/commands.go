@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/urfave/cli/v2"
+	"github.com/walship/walship/pkg/config"
 )
 
 // commands are walship's commands in the order in which help lists them.
@@ -71,8 +73,17 @@ func prepare(all []*cli.Command, started *bool) {
 	}
 }
 
+// refuseUsage is for what the flag parser refuses. It may be a setting whose
+// flag the command doesn't take behind its name.
 func refuseUsage(_ *cli.Context, err error, _ bool) error {
-	return &usageError{err.Error()}
+	usage := &usageError{err.Error()}
+	flag, unknown := strings.CutPrefix(err.Error(), "flag provided but not defined: -")
+	for _, k := range config.Keys() {
+		if unknown && k.Flag() == flag {
+			return withHint(usage, fmt.Sprintf("the flag of this setting stands before the command: walship --%s=…", flag))
+		}
+	}
+	return usage
 }
 
 // unknownCommand is the action where a command was expected.

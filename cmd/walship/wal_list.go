@@ -100,6 +100,9 @@ func (l walList) write(w io.Writer) {
 			fmt.Fprintln(table)
 		}
 		fmt.Fprintf(table, "cluster %d\n", cluster.SystemID)
+		if len(cluster.Ranges)+len(cluster.Histories)+len(cluster.Files) == 0 {
+			fmt.Fprintln(table, "no WAL is archived")
+		}
 		for _, file := range cluster.Files {
 			fmt.Fprintf(table, "%s\t%s\n", file.Name, sizeText(file.StoredSize))
 		}
