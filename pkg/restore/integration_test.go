@@ -284,6 +284,9 @@ func TestConfigurationElsewhere(t *testing.T) {
 	if start.Code != 0 || err != nil {
 		t.Fatalf("%s: exit code %d: %s%s%s, %v", out.Result.Start, start.Code, start.Stdout, start.Stderr, log, err)
 	}
+	if strings.Contains(string(log), "could not") {
+		t.Errorf("%s said:\n%s", out.Result.Start, log)
+	}
 	pgtest.WaitFor(t, "the end of recovery", func() bool { return o.SQL(t, "SELECT pg_is_in_recovery()") == "f" })
 	for name, want := range map[string]string{"data_directory": directory, "work_mem": "7MB", "archive_mode": "off"} {
 		if got := o.SQL(t, "SHOW "+name); got != want {
