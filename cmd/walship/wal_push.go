@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -14,6 +15,11 @@ import (
 	"github.com/walship/walship/pkg/repo"
 	"github.com/walship/walship/pkg/wal"
 )
+
+// pushHeap is the size, in bytes, of Go's memory at which a push collects
+// garbage rather than grow: what a batch holds is bounded below that, and a
+// database's host has better use for the rest.
+const pushHeap = 104 << 20
 
 // pushWAL archives one file, and the segments that wait behind it.
 func (e *environment) pushWAL(c *cli.Context, path string) error {
@@ -36,6 +42,7 @@ func (e *environment) pushWAL(c *cli.Context, path string) error {
 	if memory.taken(path, name) {
 		return nil
 	}
+	debug.SetMemoryLimit(pushHeap)
 	o := archive.PushOptions{SystemID: s.systemID, Strict: c.Bool("strict"), Batch: memory.batch(settings), Log: e.logger()}
 	if o.Standby, err = isStandby(s.dataDirectory); err != nil {
 		return err

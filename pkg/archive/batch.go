@@ -29,7 +29,7 @@ type Batch struct {
 	// Done is where the pushes of the others find that theirs is done.
 	Done *Done
 	// Concurrency is how many segments are read and sealed at a time, at
-	// least 1.
+	// least 1. About as many more wait, sealed, for their turn.
 	Concurrency int
 	// Begin is how long the batch begins with further segments, End how long
 	// it waits for the last of them, from the start of the push.
@@ -59,6 +59,7 @@ type batch struct {
 	*Batch
 	items  []*item // in the order of their WAL, the push's own first
 	memory *budget
+	slots  chan struct{} // one for each segment that was begun and isn't finished
 	pool   *packers
 }
 
@@ -71,7 +72,10 @@ type item struct {
 }
 
 func newBatch(b *Batch, own *push, along []wal.FileName) *batch {
-	all := &batch{Batch: b, memory: newBudget(batchMemory), pool: &packers{sealer: own.repository.Sealer}}
+	all := &batch{
+		Batch: b, memory: newBudget(batchMemory), slots: make(chan struct{}, 2*b.Concurrency+1),
+		pool: &packers{sealer: own.repository.Sealer},
+	}
 	all.items = append(all.items, &item{push: own, prepared: make(chan struct{})})
 	o := own.o
 	o.Batch = nil
@@ -91,7 +95,7 @@ func (b *batch) run(ctx context.Context) (Pushed, error) {
 	var workers sync.WaitGroup
 	defer workers.Wait()
 	workers.Go(func() { b.dispatch(along, work, order) })
-	for range max(b.Concurrency, 1) {
+	for range b.Concurrency {
 		workers.Go(func() {
 			for i := range work {
 				b.prepare(i)
@@ -136,6 +140,7 @@ func (b *batch) dispatch(ctx context.Context, work, order chan<- *item) {
 	defer close(work)
 	late := time.Now().Add(b.Begin)
 	for n, i := range b.items {
+		b.slots <- struct{}{}
 		i.reserved = worst(uint64(b.items[0].header.PlainSize))
 		b.memory.take(i.reserved)
 		if n > 0 && (ctx.Err() != nil || time.Now().After(late)) {
@@ -176,6 +181,7 @@ func (b *batch) release(i *item) {
 	}
 	b.memory.give(i.reserved)
 	i.reserved = 0
+	<-b.slots
 	i.close()
 }
 

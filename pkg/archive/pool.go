@@ -11,21 +11,14 @@ import (
 // would take a good part of a push to allocate.
 type packers struct {
 	sealer *object.Sealer
+	alone  bool // there is one file, so that other processors have nothing to do
 
 	mu      sync.Mutex
-	idle    []*packer
+	idle    []*object.Packer
 	buffers []*bytes.Buffer
 }
 
-type packer struct {
-	*object.Packer
-	buffer []byte // what is copied to it goes through
-}
-
-// copyBuffer is how many bytes are compressed at a time.
-const copyBuffer = 256 << 10
-
-func (p *packers) get() (*packer, error) {
+func (p *packers) get() (*object.Packer, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if last := len(p.idle) - 1; last >= 0 {
@@ -34,14 +27,10 @@ func (p *packers) get() (*packer, error) {
 		idle.Reset()
 		return idle, nil
 	}
-	inner, err := p.sealer.NewPacker()
-	if err != nil {
-		return nil, err
-	}
-	return &packer{inner, make([]byte, copyBuffer)}, nil
+	return p.sealer.NewPacker()
 }
 
-func (p *packers) put(idle *packer) {
+func (p *packers) put(idle *object.Packer) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.idle = append(p.idle, idle)
@@ -59,7 +48,8 @@ func (p *packers) getBuffer(size int) *bytes.Buffer {
 			return buffer
 		}
 	}
-	return bytes.NewBuffer(make([]byte, 0, size))
+	const step = 1 << 20 // the next one's size will be a little different
+	return bytes.NewBuffer(make([]byte, 0, (size+step-1)&^(step-1)))
 }
 
 func (p *packers) putBuffer(buffer *bytes.Buffer) {
