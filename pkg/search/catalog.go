@@ -17,6 +17,7 @@ type catalog struct {
 	pages map[catalogFile]map[uint32]map[uint16]wal.RowVersion // by block, by line pointer
 	bytes int                                                  // of the rows in pages
 
+	doomed       map[uint32]wal.LSN  // where databases were marked as to be dropped, by OID
 	transactions map[uint32]*changes // under way, by the xid in the records, a subtransaction's own
 	contents     wal.Contents
 }
@@ -39,6 +40,7 @@ type changes struct {
 	namespaces map[uint32]string // that it deleted or renamed, as they were called before
 	truncated  map[uint32]bool   // OIDs of tables, as a record of TRUNCATE lists them
 	remapped   map[uint32]bool   // OIDs of databases whose relation map it wrote
+	database   bool              // a row of pg_database is deleted
 	unread     bool              // some change couldn't be understood
 }
 
@@ -55,6 +57,7 @@ func newCatalog() *catalog {
 	return &catalog{
 		files:        map[catalogFile]uint32{},
 		pages:        map[catalogFile]map[uint32]map[uint16]wal.RowVersion{},
+		doomed:       map[uint32]wal.LSN{},
 		transactions: map[uint32]*changes{},
 	}
 }
@@ -63,7 +66,7 @@ func newCatalog() *catalog {
 // number is the OID itself, and no other relation gets that.
 func (c *catalog) catalogue(file wal.RelFile) (uint32, bool) {
 	switch file.Number {
-	case wal.ClassOID, wal.NamespaceOID, wal.IndexOID:
+	case wal.ClassOID, wal.NamespaceOID, wal.IndexOID, wal.DatabaseOID:
 		return file.Number, true
 	}
 	oid, ok := c.files[catalogFile{file.Database, file.Number}]
@@ -228,6 +231,9 @@ func (c *catalog) applyChange(r *wal.Record) error {
 		}
 		after = c.row(change.Relation, change.New)
 	}
+	if oid, ok := r.DoomedDatabase(after); ok && catalogue == wal.DatabaseOID && change.Kind == wal.HeapInplace {
+		c.doomed[oid] = r.LSN
+	}
 	if change.Kind != wal.HeapInplace {
 		c.note(r, catalogue, change, before, after)
 	}
@@ -257,6 +263,8 @@ func (c *catalog) note(r *wal.Record, catalogue uint32, change wal.HeapChange, b
 			t.unread = true
 		}
 		t.classes = append(t.classes, entry)
+	case wal.DatabaseOID:
+		t.database = t.database || change.Kind == wal.HeapDelete
 	case wal.NamespaceOID:
 		if oid, name, ok := wal.ParseNamespace(before); ok {
 			if _, known := t.namespaces[oid]; !known {

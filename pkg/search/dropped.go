@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -288,9 +289,15 @@ func (n *naming) name(r *wal.Record) error {
 	e.Relations = n.catalog.resolve(&e, whole)
 	if database := n.targets[0].database; database != nil {
 		e.Relations = append(e.Relations, Relation{Change: ChangeDrop, Kind: kindDatabase, OID: database.Database})
-		if whole {
+		if t := n.catalog.transactions[e.XID]; whole && t != nil && t.database {
 			e.Begun = n.begun[e.XID]
+			if marked := n.catalog.doomed[database.Database]; marked != 0 {
+				e.Begun = min(e.Begun, marked)
+			}
 		}
+	}
+	if len(e.Relations) > 0 && !slices.ContainsFunc(e.Relations, func(r Relation) bool { return r.Change != ChangeCreated }) {
+		return nil // nothing that was there before
 	}
 	return n.yield(e)
 }

@@ -42,7 +42,7 @@ type Event struct {
 	DroppedFiles    []string   `json:"dropped_files,omitempty"` // tablespace/database/number
 	Relations       []Relation `json:"relations,omitempty"`     // whose files those are; in a search for them
 
-	Begun wal.LSN `json:"begin_lsn,omitzero"` // its first record; of one that dropped a database, where it is known
+	Begun wal.LSN `json:"begin_lsn,omitzero"` // from where on a database that it dropped couldn't be used, where that is known
 
 	Name string `json:"name,omitempty"` // of a restore point
 

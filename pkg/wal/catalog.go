@@ -14,6 +14,7 @@ const (
 	ClassOID     = 1259 // pg_class
 	NamespaceOID = 2615 // pg_namespace
 	IndexOID     = 2610 // pg_index
+	DatabaseOID  = 1262 // pg_database
 )
 
 // Class is what a row of pg_class says of a relation, as FormData_pg_class in
@@ -94,6 +95,21 @@ func ParseIndex(row Row) (index, table uint32, ok bool) {
 		return 0, 0, false
 	}
 	return binary.LittleEndian.Uint32(row), binary.LittleEndian.Uint32(row[4:]), true
+}
+
+// DoomedDatabase decodes a row of pg_database, of the version whose WAL r is
+// of, and reports true if it is one that DROP DATABASE has marked as not to be
+// used any more: it does so before it begins (DATCONNLIMIT_INVALID_DB in
+// src/include/catalog/pg_database.h; minor releases since August 2023).
+func (r *Record) DoomedDatabase(row Row) (oid uint32, ok bool) {
+	limit := 80 // the offset of datconnlimit
+	if r.magic < magic15 {
+		limit = 208
+	}
+	if len(row) < limit+4 {
+		return 0, false
+	}
+	return binary.LittleEndian.Uint32(row), int32(binary.LittleEndian.Uint32(row[limit:])) == -2
 }
 
 // RelationMap says which files hold the catalogues that pg_class can't say it

@@ -1,0 +1,364 @@
+//go:build integration
+
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/walship/walship/test/pgtest"
+)
+
+// happening is something that someone did, and what a search must say of it.
+type happening struct {
+	name  string
+	setup []string
+	do    []string // in one transaction
+	// relation is one whose row in pg_class has the transaction's id, where
+	// the statement can't stand in a transaction block.
+	relation string
+	want     []string // change, kind and name of what lost its file, apart from indexes
+	indexes  []string // change and name
+	rows     string   // a query of what must be there right before; "" where nothing is lost
+
+	xid, time, before string // as it was recorded
+}
+
+// happenings are done in this order.
+func happenings() []*happening {
+	return []*happening{
+		{
+			name:  "drop",
+			setup: []string{"CREATE TABLE orders (id int PRIMARY KEY, note text)", "CREATE INDEX orders_note ON orders (note)", "INSERT INTO orders SELECT g, md5(g::text) FROM generate_series(1, 300) g"},
+			do:    []string{"DROP TABLE orders"}, want: []string{"drop table orders"}, rows: "SELECT count(*), sum(id) FROM orders",
+		}, {
+			name:  "truncate",
+			setup: []string{"CREATE TABLE customers (id int PRIMARY KEY, note text)", "INSERT INTO customers SELECT g, repeat('x', 50) FROM generate_series(1, 200) g"},
+			do:    []string{"TRUNCATE customers", "INSERT INTO customers VALUES (1, 'new')"}, want: []string{"truncate table customers"},
+			rows: "SELECT count(*), sum(id) FROM customers",
+		}, {
+			name:  "vacuum full",
+			setup: []string{"CREATE TABLE swollen (id int PRIMARY KEY, note text)", "INSERT INTO swollen SELECT g, 'x' FROM generate_series(1, 200) g", "DELETE FROM swollen"},
+			do:    []string{"VACUUM FULL swollen"}, relation: "swollen", want: []string{"rewrite table swollen"}, indexes: []string{"rewrite swollen_pkey"},
+		}, {
+			name: "cluster",
+			do:   []string{"CLUSTER customers USING customers_pkey"}, want: []string{"rewrite table customers"}, indexes: []string{"rewrite customers_pkey"},
+		}, {
+			name: "reindex",
+			do:   []string{"REINDEX INDEX customers_pkey"}, indexes: []string{"rewrite customers_pkey"},
+		}, {
+			name:  "alter table",
+			setup: []string{"CREATE TABLE typed (id int)", "INSERT INTO typed VALUES (1)"},
+			do:    []string{"ALTER TABLE typed ALTER id TYPE bigint"}, want: []string{"rewrite table typed"},
+		}, {
+			name:  "refresh",
+			setup: []string{"CREATE MATERIALIZED VIEW seen AS SELECT id FROM customers"},
+			do:    []string{"REFRESH MATERIALIZED VIEW seen"}, want: []string{"rewrite materialized view seen"},
+		}, {
+			name: "drop schema",
+			setup: []string{"CREATE SCHEMA shop", `CREATE TABLE shop."Wares" (id serial PRIMARY KEY, note text)`, "CREATE TABLE shop.parts (id int) PARTITION BY LIST (id)",
+				"CREATE TABLE shop.parts_1 PARTITION OF shop.parts FOR VALUES IN (1)", `INSERT INTO shop."Wares" (note) SELECT 'x' FROM generate_series(1, 50)`, "CHECKPOINT"},
+			do:      []string{"DROP SCHEMA shop CASCADE"},
+			want:    []string{"drop sequence shop.Wares_id_seq", "drop table shop.Wares", "drop table shop.parts_1"},
+			indexes: []string{"drop Wares_pkey"},
+			rows:    `SELECT count(*) FROM shop."Wares"`,
+		}, {
+			name:  "subtransactions",
+			setup: []string{"CREATE TABLE sub_1 (id int)", "CREATE TABLE sub_2 (id int)", "INSERT INTO sub_1 VALUES (1)"},
+			do:    []string{"SAVEPOINT a", "DROP TABLE sub_1", "RELEASE a", "SAVEPOINT b", "DROP TABLE sub_2", "ROLLBACK TO b"},
+			want:  []string{"drop table sub_1"}, rows: "SELECT count(*) FROM sub_1",
+		}, {
+			name:  "rolled back",
+			setup: []string{"CREATE TABLE kept (id int)"},
+			do:    []string{"DROP TABLE kept", "ROLLBACK"},
+		}, {
+			name: "temporary",
+			do:   []string{"CREATE TEMP TABLE scratch (id int)", "INSERT INTO scratch VALUES (1)", "DROP TABLE scratch"},
+		}, {
+			name: "made and dropped",
+			do:   []string{"CREATE TABLE fleeting (id int)", "DROP TABLE fleeting"},
+		}, {
+			name:  "renamed before",
+			setup: []string{"CREATE TABLE former (id int)", "INSERT INTO former VALUES (1)", "ALTER TABLE former RENAME TO latter"},
+			do:    []string{"DROP TABLE latter"}, want: []string{"drop table latter"}, rows: "SELECT count(*) FROM latter",
+		}, {
+			name:  "prepared",
+			setup: []string{"CREATE TABLE promised (id int)", "INSERT INTO promised VALUES (1)"},
+			do:    []string{"DROP TABLE promised", "PREPARE TRANSACTION 'promise'"}, want: []string{"drop table promised"}, rows: "SELECT count(*) FROM promised",
+		}, {
+			name:  "slow",
+			setup: []string{"CREATE TABLE waited (id int)", "INSERT INTO waited VALUES (1)"},
+			do:    []string{"DROP TABLE waited", "-- checkpoints"}, want: []string{"drop table waited"}, rows: "SELECT count(*) FROM waited",
+		}, {
+			name: "vacuum full of pg_class",
+			do:   []string{"VACUUM FULL pg_class"}, want: []string{"rewrite  "},
+		}, {
+			name:  "drop after that",
+			setup: []string{"CREATE TABLE after_it (id int)", "INSERT INTO after_it VALUES (1)", "CHECKPOINT"},
+			do:    []string{"DROP TABLE after_it"}, want: []string{"drop table after_it"}, rows: "SELECT count(*) FROM after_it",
+		}, {
+			name:  "drop database",
+			setup: []string{"CREATE DATABASE elsewhere"},
+			do:    []string{"DROP DATABASE elsewhere"}, want: []string{"drop database "},
+			rows: "SELECT count(*) FROM pg_database WHERE datname = 'elsewhere'",
+		},
+	}
+}
+
+// TestSearch tells who dropped what, on every major, and goes back to right
+// before it with the flags that the search prints.
+func TestSearch(t *testing.T) {
+	settings := map[pgtest.Major][]pgtest.Option{
+		14: {pgtest.Set("wal_compression", "on")},
+		15: {pgtest.Set("wal_compression", "lz4")},
+		16: {pgtest.Set("wal_level", "logical"), pgtest.Set("wal_compression", "pglz")},
+		17: {pgtest.Set("wal_compression", "zstd")},
+		18: {pgtest.Checksums(true)},
+	}
+	for _, major := range pgtest.Majors() {
+		t.Run(major.String(), func(t *testing.T) {
+			options := append(settings[major], pgtest.SegmentSize(1), pgtest.Set("track_commit_timestamp", "on"), pgtest.Set("max_prepared_transactions", "5"))
+			s := newSite(t, major, siteOptions{encrypted: major%2 == 1, cluster: options})
+			s.walship(t, "backup", "push")
+			done := happenings()
+			for _, h := range done {
+				s.do(t, h)
+			}
+			s.cluster.Exec(t, "CREATE TABLE last (id int)")
+			s.cluster.Archive(t)
+			found := s.dropped(t)
+			compareSearch(t, found, done)
+			s.checkSpans(t, found, done)
+			for i, h := range done {
+				// One each, and all of them once.
+				if h.rows != "" && (major == 15 || i == int(major)%3) {
+					s.goBack(t, h, found)
+				}
+			}
+		})
+	}
+}
+
+// do does it, and notes its transaction and time.
+func (s *site) do(t *testing.T, h *happening) {
+	t.Helper()
+	c := s.cluster
+	c.Exec(t, h.setup...)
+	c.Exec(t, "CREATE TABLE IF NOT EXISTS load (id int, note text)", "INSERT INTO load SELECT g, repeat(md5(g::text), 10) FROM generate_series(1, 2500) g")
+	if h.rows != "" {
+		h.before = c.SQL(t, h.rows)
+	}
+	if h.relation != "" || len(h.do) == 1 && (strings.HasPrefix(h.do[0], "VACUUM") || strings.HasPrefix(h.do[0], "DROP DATABASE")) {
+		next := c.SQL(t, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text")
+		c.Exec(t, h.do...)
+		h.xid = next
+		if h.relation != "" {
+			h.xid = c.SQL(t, "SELECT xmin FROM pg_class WHERE relname = $1", h.relation)
+		}
+	} else {
+		h.xid = s.transact(t, h.do)
+	}
+	if len(h.want)+len(h.indexes) > 0 {
+		h.time = c.SQL(t, "SELECT to_char(pg_xact_commit_timestamp($1::text::xid) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US')", h.xid)
+	}
+}
+
+// transact runs statements in one transaction and returns its id.
+func (s *site) transact(t *testing.T, statements []string) (xid string) {
+	t.Helper()
+	conn := s.cluster.Conn(t, "postgres")
+	exec := func(statement string) {
+		if _, err := conn.Exec(t.Context(), statement); err != nil {
+			t.Fatalf("execute %s: %v", statement, err)
+		}
+	}
+	exec("BEGIN")
+	if err := conn.QueryRow(t.Context(), "SELECT pg_current_xact_id()::xid::text").Scan(&xid); err != nil {
+		t.Fatal(err)
+	}
+	for _, statement := range statements {
+		if statement == "-- checkpoints" {
+			for range 2 {
+				s.cluster.Exec(t, "INSERT INTO load SELECT g, repeat(md5(g::text), 10) FROM generate_series(1, 5000) g", "CHECKPOINT")
+			}
+			continue
+		}
+		exec(statement)
+	}
+	if conn.PgConn().TxStatus() == 'T' {
+		exec("COMMIT")
+	}
+	if last := statements[len(statements)-1]; strings.HasPrefix(last, "PREPARE") {
+		s.cluster.Exec(t, "INSERT INTO load SELECT g, repeat(md5(g::text), 10) FROM generate_series(1, 5000) g", "CHECKPOINT")
+		exec(strings.Replace(last, "PREPARE TRANSACTION", "COMMIT PREPARED", 1))
+	}
+	return xid
+}
+
+type foundEvent struct {
+	Kind      string
+	Time      time.Time
+	XID       uint32
+	LSN       string
+	Relations []foundRelation
+	Restore   []string `json:"restore_flags"`
+}
+
+type foundRelation struct {
+	Change, Kind, Schema, Name string
+	Parts                      []foundRelation
+}
+
+// search runs walship wal search and returns its events by their xid.
+func (s *site) search(t *testing.T, args ...string) []foundEvent {
+	t.Helper()
+	result := s.walship(t, append([]string{"wal", "search", "--json"}, args...)...)
+	var output struct{ Events []foundEvent }
+	if err := json.Unmarshal([]byte(result.Stdout), &output); err != nil {
+		t.Fatalf("%v in\n%s", err, result.Stdout)
+	}
+	return output.Events
+}
+
+func (s *site) dropped(t *testing.T, args ...string) map[string]foundEvent {
+	t.Helper()
+	found := map[string]foundEvent{}
+	for _, event := range s.search(t, append([]string{"--dropped"}, args...)...) {
+		xid := fmt.Sprint(event.XID)
+		if _, twice := found[xid]; twice {
+			t.Errorf("transaction %s is there twice", xid)
+		}
+		found[xid] = event
+	}
+	return found
+}
+
+// compareSearch holds what was found against what was done.
+func compareSearch(t *testing.T, found map[string]foundEvent, done []*happening) {
+	t.Helper()
+	for _, h := range done {
+		if len(h.want)+len(h.indexes) == 0 {
+			if event, ok := found[h.xid]; ok {
+				t.Errorf("%s: transaction %s dropped nothing, found is %+v", h.name, h.xid, event)
+			}
+			continue
+		}
+		event, ok := found[h.xid]
+		if !ok {
+			t.Errorf("%s: transaction %s isn't found", h.name, h.xid)
+			continue
+		}
+		if got := event.Time.Format("2006-01-02T15:04:05.000000"); got != h.time {
+			t.Errorf("%s: the time is %s, want %s", h.name, got, h.time)
+		}
+		var relations, indexes []string
+		var collect func(list []foundRelation)
+		collect = func(list []foundRelation) {
+			for _, r := range list {
+				name := r.Name
+				if r.Schema != "" && r.Schema != "public" && r.Schema != "pg_toast" {
+					name = r.Schema + "." + name
+				}
+				switch r.Kind {
+				case "index":
+					if !strings.HasPrefix(r.Name, "pg_toast_") {
+						indexes = append(indexes, r.Change+" "+r.Name)
+					}
+				case "TOAST table":
+				default:
+					relations = append(relations, r.Change+" "+r.Kind+" "+name)
+				}
+				collect(r.Parts)
+			}
+		}
+		collect(event.Relations)
+		slices.Sort(relations)
+		slices.Sort(indexes)
+		if h.name == "vacuum full of pg_class" {
+			relations = slices.Compact(relations) // its indexes too
+		}
+		if !slices.Equal(relations, h.want) {
+			t.Errorf("%s: found is %q, want %q\n%+v", h.name, relations, h.want, event)
+		}
+		if h.indexes != nil && !slices.Equal(indexes, h.indexes) {
+			t.Errorf("%s: indexes found are %q, want %q", h.name, indexes, h.indexes)
+		}
+		if (h.rows != "") != (event.Restore != nil) {
+			t.Errorf("%s: restore flags are %q", h.name, event.Restore)
+		}
+		delete(found, h.xid)
+		defer func() { found[h.xid] = event }()
+	}
+	for xid, event := range found {
+		t.Errorf("transaction %s is found: %+v", xid, event)
+	}
+}
+
+// checkSpans searches around one transaction only, and for all by themselves.
+func (s *site) checkSpans(t *testing.T, found map[string]foundEvent, done []*happening) {
+	t.Helper()
+	for _, h := range done {
+		event, ok := found[h.xid]
+		if !ok {
+			continue
+		}
+		at := event.Time.Format(time.RFC3339Nano)
+		for _, span := range [][]string{{"--from-time", at, "--to-time", at}, {"--from-lsn", event.LSN, "--to-lsn", event.LSN}, {"--xid", h.xid}} {
+			one := s.dropped(t, span...)
+			if got, want := one[h.xid], event; len(one) != 1 || fmt.Sprint(got) != fmt.Sprint(want) {
+				t.Errorf("%s: a search in %q finds %+v, want %+v", h.name, span, one, want)
+			}
+		}
+		if h.name == "vacuum full" {
+			break // the others are alike
+		}
+	}
+	commits := map[string]bool{}
+	previous := ""
+	for _, event := range s.search(t) {
+		if strings.HasPrefix(event.Kind, "commit") {
+			commits[fmt.Sprint(event.XID)] = true
+		}
+		if lsn := paddedLSN(event.LSN); lsn <= previous {
+			t.Errorf("%s comes after %s", event.LSN, previous)
+		} else {
+			previous = lsn
+		}
+	}
+	for _, h := range done {
+		if h.time != "" && !commits[h.xid] {
+			t.Errorf("%s: the commit of %s isn't found", h.name, h.xid)
+		}
+	}
+}
+
+// paddedLSN makes LSNs comparable as strings.
+func paddedLSN(lsn string) string {
+	high, low, _ := strings.Cut(lsn, "/")
+	return fmt.Sprintf("%8s/%8s", high, low)
+}
+
+// goBack restores to right before it, by the flags that the search says.
+func (s *site) goBack(t *testing.T, h *happening, found map[string]foundEvent) {
+	t.Helper()
+	target := filepath.Join(s.dir, "before-"+strings.ReplaceAll(h.name, " ", "-"))
+	s.walship(t, append([]string{"restore", "run", "--target-directory", target, "--target-action", "promote"}, found[h.xid].Restore...)...)
+	restored := pgtest.Open(t, s.cluster.Major, target, pgtest.Env(s.env...))
+	restored.Start(t)
+	restored.WaitPromoted(t)
+	if h.name == "prepared" {
+		restored.Exec(t, "ROLLBACK PREPARED 'promise'") // still pending, with its locks
+	}
+	if got := restored.SQL(t, h.rows); got != h.before {
+		t.Errorf("%s: right before it there are %s, restored are %s", h.name, h.before, got)
+	}
+	if h.name == "drop database" {
+		restored.SQLIn(t, "elsewhere", "SELECT count(*) FROM pg_class")
+	}
+	restored.Stop(t, pgtest.Immediate)
+}
