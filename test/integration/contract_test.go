@@ -146,7 +146,9 @@ func TestRecoveryOutage(t *testing.T) {
 
 // TestStandbyOutage follows the archive with a standby, which stays up in an
 // outage and catches up after it; and rule 16: while it isn't known whether a
-// child's segment is there, its parent's isn't given out.
+// child's segment is there, its parent's isn't given out. The timeline is
+// pinned, as every restore does: a standby that looks for newer ones asks for
+// their history files, whose unknown answer ends it.
 func TestStandbyOutage(t *testing.T) {
 	site, gate, _ := gated(t, true)
 	c := site.cluster
