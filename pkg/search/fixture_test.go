@@ -1,0 +1,280 @@
+package search
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"hash/crc32"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/walship/walship/pkg/compress"
+	"github.com/walship/walship/pkg/object"
+	"github.com/walship/walship/pkg/repo"
+	"github.com/walship/walship/pkg/storage"
+	"github.com/walship/walship/pkg/storage/mem"
+	"github.com/walship/walship/pkg/wal"
+)
+
+const (
+	cluster     = 7431000000000000001
+	segmentSize = 1 << 20
+	blockSize   = 8 << 10
+)
+
+var quiet = slog.New(slog.DiscardHandler)
+
+// server writes WAL as PostgreSQL 15 does.
+type server struct {
+	timeline wal.TimelineID
+	start    wal.LSN
+	data     []byte
+	prev     wal.LSN
+}
+
+func newServer(segment uint64) *server {
+	return &server{timeline: 1, start: wal.LSN(segment * segmentSize)}
+}
+
+func (s *server) position() wal.LSN { return s.start + wal.LSN(len(s.data)) }
+
+// header starts a page if one is full.
+func (s *server) header(remaining int) {
+	if len(s.data)%blockSize != 0 {
+		return
+	}
+	h := wal.PageHeader{Magic: 0xD110, Timeline: s.timeline, Address: s.position(), RemainingLength: uint32(remaining)}
+	if remaining > 0 {
+		h.Info |= wal.FirstIsContRecord
+	}
+	if len(s.data)%segmentSize == 0 {
+		h.Info |= wal.LongHeader
+		h.Long, h.SystemID, h.SegmentSize, h.BlockSize = true, cluster, segmentSize, blockSize
+	}
+	s.data = h.AppendHeader(s.data)
+}
+
+// record writes one with this main data.
+func (s *server) record(resource wal.ResourceManager, info uint8, xid uint32, main []byte) wal.LSN {
+	s.header(0)
+	lsn := s.position()
+	record := make([]byte, 24)
+	switch {
+	case len(main) > 255:
+		record = append(binary.LittleEndian.AppendUint32(append(record, 254), uint32(len(main))), main...)
+	case len(main) > 0:
+		record = append(append(record, 255, uint8(len(main))), main...)
+	}
+	binary.LittleEndian.PutUint32(record[0:], uint32(len(record)))
+	binary.LittleEndian.PutUint32(record[4:], xid)
+	binary.LittleEndian.PutUint64(record[8:], uint64(s.prev))
+	record[16], record[17] = info, uint8(resource)
+	table := crc32.MakeTable(crc32.Castagnoli)
+	binary.LittleEndian.PutUint32(record[20:], crc32.Update(crc32.Checksum(record[24:], table), table, record[:20]))
+	s.prev = lsn
+	for len(record) > 0 {
+		s.header(len(record))
+		n := min(len(record), blockSize-len(s.data)%blockSize)
+		s.data, record = append(s.data, record[:n]...), record[n:]
+	}
+	for len(s.data)%8 != 0 {
+		s.data = append(s.data, 0)
+	}
+	return lsn
+}
+
+func (s *server) commit(xid uint32, at time.Time) wal.LSN {
+	return s.record(wal.ResourceTransaction, 0, xid, binary.LittleEndian.AppendUint64(nil, uint64(wal.TimestampOf(at))))
+}
+
+func (s *server) restorePoint(name string, at time.Time) {
+	main := binary.LittleEndian.AppendUint64(nil, uint64(wal.TimestampOf(at)))
+	s.record(wal.ResourceXLOG, 0x70, 0, append(main, append([]byte(name), make([]byte, 64-len(name))...)...))
+}
+
+func (s *server) checkpoint(at time.Time) {
+	s.header(0)
+	main := make([]byte, 88)
+	binary.LittleEndian.PutUint64(main, uint64(s.position()))
+	binary.LittleEndian.PutUint32(main[8:], uint32(s.timeline))
+	binary.LittleEndian.PutUint32(main[12:], uint32(s.timeline))
+	binary.LittleEndian.PutUint64(main[64:], uint64(at.Unix()))
+	s.record(wal.ResourceXLOG, 0x10, 0, main)
+}
+
+// switchSegment ends the segment early.
+func (s *server) switchSegment() {
+	s.record(wal.ResourceXLOG, 0x40, 0, nil)
+	s.data = append(s.data, make([]byte, -len(s.data)&(segmentSize-1))...)
+}
+
+// fill writes records up to so many bytes before the segment's end.
+func (s *server) fill(left int) {
+	for {
+		room := segmentSize - len(s.data)%segmentSize - left
+		if page := blockSize - len(s.data)%blockSize; room > page {
+			room = page
+		}
+		if len(s.data)%blockSize == 0 {
+			s.header(0)
+			continue
+		}
+		if room < 64 {
+			if room > 24 {
+				s.record(wal.ResourceXLOG, 0x20, 0, bytes.Repeat([]byte{1}, room-26))
+				continue
+			}
+			return
+		}
+		s.record(wal.ResourceXLOG, 0x20, 0, bytes.Repeat([]byte{1}, min(room, 4096)-32))
+	}
+}
+
+// site is a repository that counts what is asked of it.
+type site struct {
+	*repo.Repository
+	store *counting
+}
+
+// counting is a storage that counts.
+type counting struct {
+	*mem.Store
+	mu         sync.Mutex
+	heads      int            // ranged reads of segments
+	whole      map[string]int // whole reads of segments, by their names
+	open, most int            // of those at once
+	rollups    int            // reads of them
+	deny       bool           // roll-ups can't be written
+}
+
+func (c *counting) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, storage.Info, error) {
+	body, info, err := c.Store.Get(ctx, key, offset, length)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case err != nil && !strings.Contains(key, "/summaries/"):
+	case strings.Contains(key, "/summaries/"):
+		c.rollups++
+	case length >= 0:
+		c.heads++
+	case strings.Contains(key, "/wal/") && !strings.HasSuffix(key, ".history"):
+		c.whole[key[strings.LastIndexByte(key, '/')+1:][:24]]++
+		c.open++
+		c.most = max(c.most, c.open)
+		body = &closing{body, func() {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.open--
+		}}
+	}
+	return body, info, err
+}
+
+func (c *counting) Put(ctx context.Context, key string, body io.Reader) (storage.Info, error) {
+	if c.deny && strings.Contains(key, "/summaries/") {
+		return storage.Info{}, storage.ErrDenied
+	}
+	return c.Store.Put(ctx, key, body)
+}
+
+type closing struct {
+	io.ReadCloser
+	closed func()
+}
+
+func (c *closing) Close() error {
+	c.closed()
+	return c.ReadCloser.Close()
+}
+
+func (c *counting) reset() {
+	c.heads, c.rollups, c.most, c.whole = 0, 0, 0, map[string]int{}
+}
+
+// downloaded are the segments that were read whole, in order.
+func (c *counting) downloaded() []string {
+	var names []string
+	for name := range c.whole {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+func newSite(t *testing.T) *site {
+	t.Helper()
+	s := &site{store: &counting{Store: mem.New(), whole: map[string]int{}}}
+	info, err := repo.Init(t.Context(), s.store, repo.InitOptions{Now: time.Unix(1e9, 0)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Repository, err = repo.New(s.store, info, repo.Keys{Level: compress.Fastest}); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// archive stores the segments that a server filled.
+func (s *site) archive(t *testing.T, v *server) {
+	t.Helper()
+	for at := 0; at+segmentSize <= len(v.data); at += segmentSize {
+		name := wal.SegmentName(v.timeline, wal.SegmentNumber(v.start, segmentSize)+uint64(at/segmentSize), segmentSize)
+		s.put(t, name, v.data[at:at+segmentSize])
+	}
+}
+
+func (s *site) put(t *testing.T, name wal.FileName, data []byte) {
+	t.Helper()
+	summary, err := wal.Check(bytes.NewReader(data), name, segmentSize, cluster)
+	if err != nil {
+		t.Fatal(err)
+	}
+	header := repo.Header(cluster, name)
+	header.PlainSize, header.Digest, header.Fields = segmentSize, object.DigestOf(data), summary.Fields()
+	var sealed bytes.Buffer
+	w, err := s.Sealer.Seal(&sealed, header)
+	if err == nil {
+		_, err = w.Write(data)
+	}
+	if err == nil {
+		err = w.Close()
+	}
+	if err == nil {
+		_, err = s.Store.Put(t.Context(), s.FileKey(cluster, name), bytes.NewReader(sealed.Bytes()))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// search runs a query along the newest path.
+func (s *site) search(t *testing.T, q Query) ([]Event, *Report) {
+	t.Helper()
+	var err error
+	q.SystemID = cluster
+	if q.History, err = Path(t.Context(), s.Repository, cluster, 0); err != nil {
+		t.Fatal(err)
+	}
+	var events []Event
+	report, err := Run(t.Context(), s.Repository, q, Options{Log: quiet}, func(e Event) error {
+		events = append(events, e)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return events, report
+}
+
+func xids(events []Event) []uint32 {
+	var list []uint32
+	for _, e := range events {
+		list = append(list, e.XID)
+	}
+	return list
+}
