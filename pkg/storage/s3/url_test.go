@@ -2,6 +2,7 @@ package s3
 
 import (
 	"errors"
+	"os"
 	"strings"
 	"testing"
 
@@ -109,5 +110,21 @@ func TestRegion(t *testing.T) {
 	t.Setenv("AWS_REGION", "")
 	if _, err := Open(t.Context(), "s3://bucket"); !errors.Is(err, storage.ErrInvalid) || !strings.Contains(err.Error(), "region=") {
 		t.Errorf("Open without a region: %v; want ErrInvalid that says how to name one", err)
+	}
+}
+
+// TestOptionsAreDocumented holds the documentation to the options there are.
+func TestOptionsAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range strings.SplitSeq(optionNames, ", ") {
+		if !strings.Contains(string(text), "\n| `"+name+"` | ") {
+			t.Errorf("docs/configuration.md doesn't have the option %s", name)
+		}
+		if err := new(settings).option(name, "x"); err != nil && strings.Contains(err.Error(), "unknown option") {
+			t.Errorf("the option %s isn't one", name)
+		}
 	}
 }
