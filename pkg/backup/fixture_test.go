@@ -98,7 +98,7 @@ func newSite(t *testing.T) *site {
 		"PG_VERSION": "15\n", "global/pg_control": string(control), "global/1262": "databases", "global/pg_filenode.map": "map",
 		"base/1/PG_VERSION": "15\n", "base/1/1259": "classes", "postgresql.conf": "port = 1\n", "postgresql.auto.conf": "",
 		"pg_hba.conf": "local all all trust\n", "pg_ident.conf": "", "pg_xact/0000": "commits",
-		"pg_wal/000000010000000000000006": "wal", "pg_wal/archive_status/": "", "pg_replslot/slot/state": "x", "pg_tblspc/": "", "pg_twophase/": "",
+		"pg_wal/000000010000000000000006": "wal", "pg_wal/archive_status/000000010000000000000006.done": "", "pg_replslot/slot/state": "x", "pg_tblspc/": "", "pg_twophase/": "",
 	})
 	s := &site{dir: dir, store: mem.New(), options: Options{Label: "nightly", Checksums: pgdata.ChecksumSHA256, Concurrency: 2, WALTimeout: time.Minute}}
 	s.server = &scriptedServer{

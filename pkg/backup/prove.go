@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/walship/walship/pkg/archive"
+	"github.com/walship/walship/pkg/pgdata"
 	"github.com/walship/walship/pkg/storage"
 	"github.com/walship/walship/pkg/wal"
 )
@@ -19,27 +23,35 @@ const (
 )
 
 // proveWAL waits until all the WAL that the backup needs is in the repository:
-// its segments from start to stop, and the history file of its timeline. It
-// gives up when nothing of that arrived for options.WALTimeout.
+// its segments from start to stop, and the history file of its timeline. A
+// segment of that name isn't proof: another server that archives under this
+// cluster's name may have put its own there. So the server must say too that
+// its archive command succeeded. proveWAL gives up when nothing of that
+// happened for options.WALTimeout.
 func (r *run) proveWAL(ctx context.Context) error {
 	progressed, known, pause := time.Now(), -1, firstProvePause
 	var lastLine time.Time
 	for {
 		missing, err := r.missingWAL(ctx)
+		var unsure []wal.FileName
+		if err == nil && len(missing) == 0 {
+			unsure, err = r.notHandedOver()
+		}
+		left := len(missing) + len(unsure)
 		switch {
-		case err == nil && len(missing) == 0:
+		case err == nil && left == 0:
 			return nil
 		case err != nil && (ctx.Err() != nil || lasting(err)):
 			return err
-		case err == nil && len(missing) != known:
-			progressed, known = time.Now(), len(missing)
+		case err == nil && left != known:
+			progressed, known = time.Now(), left
 		}
 		if time.Since(progressed) >= r.options.WALTimeout {
-			return r.missingError(missing, err)
+			return r.missingError(missing, unsure, err)
 		}
 		if time.Since(lastLine) >= progressInterval {
 			lastLine = time.Now()
-			r.logWait(missing, err)
+			r.logWait(append(missing, unsure...), err)
 		}
 		if err := sleep(ctx, pause); err != nil {
 			return err
@@ -67,6 +79,44 @@ func (r *run) missingWAL(ctx context.Context) ([]wal.FileName, error) {
 	return append(missing, segments...), err
 }
 
+// notHandedOver lists the segments that the backup needs for which the
+// server's archive command hasn't succeeded.
+func (r *run) notHandedOver() ([]wal.FileName, error) {
+	b := &r.record
+	var list []wal.FileName
+	for n := wal.SegmentNumber(b.StartLSN, b.SegmentSize); n <= wal.SegmentNumber(b.StopLSN-1, b.SegmentSize); n++ {
+		name := wal.SegmentName(b.Timeline, n, b.SegmentSize)
+		archived, err := handedOver(filepath.Join(b.DataDirectory, pgdata.WALDir), name.String())
+		if err != nil {
+			return nil, fmt.Errorf("see whether %s is archived: %w", name, err)
+		}
+		if !archived {
+			list = append(list, name)
+		}
+	}
+	return list, nil
+}
+
+// handedOver tells whether the server has archived a segment: it notes so, or
+// has removed the segment since. It asks in the order of XLogArchiveIsBusy in
+// src/backend/access/transam/xlogarchive.c.
+func handedOver(dir, segment string) (bool, error) {
+	_, done := os.Lstat(filepath.Join(dir, "archive_status", segment+".done"))
+	if done == nil {
+		return true, nil
+	}
+	_, there := os.Lstat(filepath.Join(dir, segment))
+	switch {
+	case !errors.Is(done, fs.ErrNotExist):
+		return false, done
+	case there == nil:
+		return false, nil
+	case errors.Is(there, fs.ErrNotExist):
+		return true, nil
+	}
+	return false, there
+}
+
 // lasting tells errors that no waiting ends.
 func lasting(err error) bool {
 	return errors.Is(err, storage.ErrDenied) || errors.Is(err, storage.ErrNoStore) || errors.Is(err, storage.ErrInvalid)
@@ -80,9 +130,14 @@ func (r *run) logWait(missing []wal.FileName, err error) {
 	r.log.Info("waiting for WAL to be archived", "id", r.record.ID, "next", missing[0].String(), "missing", len(missing))
 }
 
-func (r *run) missingError(missing []wal.FileName, err error) error {
+func (r *run) missingError(missing, unsure []wal.FileName, err error) error {
 	if err != nil {
 		return fmt.Errorf("see whether the backup's WAL is archived: %w", err)
+	}
+	if len(missing) == 0 {
+		return fmt.Errorf("%s, which the backup needs, is in the repository, but this server's archive_command hasn't succeeded for it, and nothing changed for %s: "+
+			"another server may archive under this cluster's name; look for failures of archive_command in the server's log and in pg_stat_archiver",
+			unsure[0], r.options.WALTimeout)
 	}
 	return fmt.Errorf("%s, which the backup needs, isn't archived (%d files are missing), and nothing arrived for %s: look for failures of archive_command in the server's log and in pg_stat_archiver",
 		missing[0], len(missing), r.options.WALTimeout)

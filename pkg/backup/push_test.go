@@ -220,6 +220,19 @@ func TestProveWAL(t *testing.T) { // fault 38
 		}
 		s.noBackup(t)
 	})
+	t.Run("another server's", func(t *testing.T) { // fault 25
+		s := newSite(t)
+		s.archiveWAL(t, 6, 7)
+		writeTree(t, s.dir, map[string]string{
+			"pg_wal/000000010000000000000007": "wal", "pg_wal/archive_status/000000010000000000000007.ready": "",
+		})
+		s.options.WALTimeout = 300 * time.Millisecond
+		_, err := s.push(t.Context())
+		if err == nil || !strings.Contains(err.Error(), "000000010000000000000007, which the backup needs, is in the repository, but") {
+			t.Errorf("got %v, want an error that names the segment", err)
+		}
+		s.noBackup(t)
+	})
 	t.Run("history", func(t *testing.T) {
 		s := newSite(t)
 		r := s.begin(t)

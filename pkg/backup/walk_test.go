@@ -22,7 +22,7 @@ func TestContent(t *testing.T) {
 		"postmaster.pid": "1", "postmaster.opts": "x", "backup_label": "old", "tablespace_map": "old", "backup_manifest": "old",
 		"postgresql.auto.conf.tmp": "x", "pg_notify/0000": "n", "pg_subtrans/0000": "s", "pg_stat_tmp/x": "s", "pg_snapshots/x": "s",
 		"pg_dynshmem/x": "s", "pg_serial/x": "s", "custom/with space \xff\n": "kept", "custom/empty/": "",
-		"logs": "-> " + outside, "pg_wal/000000010000000000000007": "wal",
+		"logs": "-> " + outside, "pg_wal/000000010000000000000007": "wal", "pg_wal/archive_status/000000010000000000000007.done": "",
 	})
 	_, r := s.mustPush(t)
 	want := []string{
