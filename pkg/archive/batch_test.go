@@ -451,3 +451,21 @@ func TestPushIncomplete(t *testing.T) {
 		t.Errorf("on a primary: %+v, %v", pushed, err)
 	}
 }
+
+// A file that is written to while it is read isn't archived as it was before,
+// nor as a mixture.
+func TestPushChanging(t *testing.T) {
+	s := newServer(t, 1, "a")
+	p := newPush(s.Repository, filepath.Join(s.dir, s.row[0]), parse(t, s.row[0]), PushOptions{SystemID: cluster, Log: quiet})
+	defer p.close()
+	if err := p.open(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(p.path, time.Time{}, time.Unix(1e9, 0)); err != nil {
+		t.Fatal(err)
+	}
+	err := p.prepare(&packers{sealer: s.Sealer})
+	if err == nil || errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "changed") {
+		t.Errorf("a file that changes: %v", err)
+	}
+}
