@@ -80,7 +80,13 @@ func (r *run) plan(ctx context.Context, next func(part) error) error {
 		p, size = part{number: full.number + 1}, 0
 		return next(full)
 	}
-	w := walker{major: r.major, version: r.version, skip: skip, log: r.log, emit: func(e entry) error {
+	inPlace := make(map[string]bool)
+	for _, t := range r.tablespaces {
+		if t.inPlace {
+			inPlace[t.location] = true
+		}
+	}
+	w := walker{major: r.major, version: r.version, skip: skip, inPlace: inPlace, log: r.log, emit: func(e entry) error {
 		if size > 0 && size+e.size+tarOverhead > r.options.PartSize {
 			if err := hand(); err != nil {
 				return err

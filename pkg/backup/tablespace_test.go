@@ -90,6 +90,24 @@ func TestTablespaceDropped(t *testing.T) {
 	}
 }
 
+// What isn't in the record is nowhere in the parts: a restore would refuse it.
+func TestTablespaceNotInRecord(t *testing.T) { // fault 40
+	s := newSite(t)
+	s.archiveWAL(t, 6, 7)
+	r := s.begin(t)
+	writeTree(t, s.dir, map[string]string{
+		"pg_tblspc/16500/" + testVersion + "/5/300": "created since", "pg_tblspc/foreign/": "", "pg_tblspc/16501": "-> " + t.TempDir(),
+	})
+	if err := r.finish(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for name := range s.restore(t, &r.record).entries {
+		if strings.HasPrefix(name, "pg_tblspc/") && name != "pg_tblspc/" {
+			t.Errorf("the backup has %s, and its record the tablespaces %+v", name, r.record.Tablespaces)
+		}
+	}
+}
+
 func TestConfiguration(t *testing.T) { // rule 6
 	s := newSite(t)
 	etc := t.TempDir()

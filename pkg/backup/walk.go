@@ -31,6 +31,7 @@ type walker struct {
 	major   int
 	version string          // the one folder of a tablespace that is this server's
 	skip    map[string]bool // directories below the data directory that are tablespaces
+	inPlace map[string]bool // directories of tablespaces created in place
 	log     *slog.Logger
 	emit    func(entry) error
 }
@@ -160,8 +161,9 @@ func (w *walker) empty(e entry) error {
 	return nil
 }
 
-// links emits pg_tblspc and the directories of tablespaces created in place,
-// not the links: a restore makes those itself.
+// links emits pg_tblspc and the directories of the backup's tablespaces created
+// in place, not the links: a restore makes those itself. Replaying the WAL makes
+// the directories of tablespaces that were created since.
 func (w *walker) links(ctx context.Context, e entry) error {
 	if !e.mode.IsDir() {
 		return fmt.Errorf("%s in the data directory isn't a directory", e.name)
@@ -181,6 +183,10 @@ func (w *walker) links(ctx context.Context, e entry) error {
 		}
 		if err != nil {
 			return readError(e.tree, name, err)
+		}
+		if !w.inPlace[name] {
+			w.log.Warn("left out of the backup: not a tablespace when it started", "path", name)
+			continue
 		}
 		if err := w.emit(w.entry(e.tree, name, info)); err != nil {
 			return err
