@@ -208,6 +208,9 @@ func (p *prefetcher) serve(ctx context.Context, conn net.Conn) error {
 	}
 	key, text, _ := strings.Cut(lines.Text(), " ")
 	name, err := wal.ParseFileName(text)
+	if err == nil && name.Kind != wal.KindSegment {
+		err = errors.New("only segments are fetched ahead")
+	}
 	if err != nil {
 		return fmt.Errorf("answer a fetch: %w", err)
 	}
@@ -216,10 +219,10 @@ func (p *prefetcher) serve(ctx context.Context, conn net.Conn) error {
 		return nil
 	}
 	p.used.Store(time.Now().UnixNano())
-	s := p.window.take(name)
-	if s != nil {
-		defer p.window.discard(s)
-		if done, err := p.give(ctx, conn, lines, s); done || err != nil {
+	if s := p.window.take(name); s != nil {
+		done, err := p.give(ctx, conn, lines, s)
+		p.window.discard(s)
+		if done || err != nil {
 			return err
 		}
 	}
