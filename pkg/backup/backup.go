@@ -110,6 +110,11 @@ func (r *run) start(ctx context.Context) error {
 		return fmt.Errorf("data directory %s isn't the one of the server that walship is connected to: its last checkpoint %s is older than the start of the backup, %s",
 			r.record.DataDirectory, control.Redo, started.LSN)
 	}
+	// A standby follows its primary's checkpoints.
+	if control.State != pgdata.StateInProduction {
+		return fmt.Errorf("data directory %s isn't the one of the server that walship is connected to, which takes writes: it is %s",
+			r.record.DataDirectory, control.State)
+	}
 	if err := r.openTablespaces(ctx, before); err != nil {
 		return err
 	}

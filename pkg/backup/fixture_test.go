@@ -110,6 +110,7 @@ func newSite(t *testing.T) *site {
 		stop: postgres.BackupStop{LSN: 0x700100, Label: []byte(testLabel), Time: time.Date(2026, 11, 20, 14, 26, 0, 0, time.UTC), Snapshot: "750:750:"},
 	}
 	s.use(t, s.store)
+	useState(t, s, pgdata.StateInProduction)
 	return s
 }
 
@@ -295,13 +296,26 @@ func partHeader(b *repo.Backup, n int) object.Header { return repo.PartHeader(b.
 // n bytes further.
 func useControl(t *testing.T, s *site, n int64) {
 	t.Helper()
+	changeControl(t, s, func(content []byte) {
+		binary.LittleEndian.PutUint64(content[40:], uint64(int64(testRedo)+n))
+	})
+}
+
+// useState gives the data directory a control file with another state.
+func useState(t *testing.T, s *site, state pgdata.State) {
+	t.Helper()
+	changeControl(t, s, func(content []byte) { binary.LittleEndian.PutUint32(content[16:], uint32(state)) })
+}
+
+func changeControl(t *testing.T, s *site, change func(content []byte)) {
+	t.Helper()
 	file := filepath.Join(s.dir, pgdata.ControlFileName)
 	content, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	const redo, checksum = 40, 288 // offsets of version 1300
-	binary.LittleEndian.PutUint64(content[redo:], uint64(int64(testRedo)+n))
+	change(content)
+	const checksum = 288 // offset of version 1300
 	binary.LittleEndian.PutUint32(content[checksum:], crc32.Checksum(content[:checksum], crc32.MakeTable(crc32.Castagnoli)))
 	if err := os.WriteFile(file, content, 0o600); err != nil {
 		t.Fatal(err)

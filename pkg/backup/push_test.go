@@ -66,6 +66,7 @@ func TestRefusedServers(t *testing.T) {
 		"must run on the server's host": func(s *site) { s.options.DataDirectory = filepath.Join(s.dir, "elsewhere") },
 		"may not do that":               func(s *site) { s.server.startErr = errors.New("may not do that") },
 		"isn't the one of the server":   func(s *site) { s.server.started = func() { useControl(t, s, -1) } },
+		"it is in archive recovery":     func(s *site) { s.server.started = func() { useState(t, s, pgdata.StateInArchiveRecovery) } },
 		"read control file":             func(s *site) { _ = os.Truncate(filepath.Join(s.dir, "global/pg_control"), 100) },
 		"was created while the backup":  func(s *site) { s.server.started = func() { _ = os.MkdirAll(s.dir+"/pg_tblspc/16500", 0o700) } },
 		`tablespace "ts" (16400)`:       func(s *site) { s.server.tablespaces = []postgres.Tablespace{{OID: 16400, Name: "ts"}} },
