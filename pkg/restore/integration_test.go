@@ -298,6 +298,39 @@ func TestConfigurationElsewhere(t *testing.T) {
 	}
 }
 
+// TestRaisedSettings is rule 5: settings that were raised behind the backup,
+// and lowered again, don't stop recovery before its target.
+func TestRaisedSettings(t *testing.T) {
+	o := newOrigin(t, pgtest.Set("max_prepared_transactions", "0"))
+	o.Exec(t, "CREATE TABLE t (id serial, name text)", "INSERT INTO t (name) VALUES ('one')")
+	o.backup(t, o.Cluster)
+	change := func(connections, prepared, row string) {
+		o.Configure(t, "max_connections", connections)
+		o.Configure(t, "max_prepared_transactions", prepared)
+		o.Restart(t)
+		o.SQL(t, "INSERT INTO t (name) VALUES ($1)", row)
+	}
+	change("300", "7", "raised")
+	change("40", "0", "lowered")
+	o.Archive(t)
+
+	directory, out := o.restore(t, "latest")
+	if len(out.Plan.Warnings) > 0 {
+		t.Errorf("warnings %q", out.Plan.Warnings)
+	}
+	r := pgtest.Open(t, testMajor, directory)
+	r.Start(t)
+	r.WaitPromoted(t)
+	if got := r.SQL(t, rows); got != "one raised lowered" {
+		t.Errorf("rows %q", got)
+	}
+	for name, want := range map[string]string{"max_connections": "300", "max_prepared_transactions": "7"} {
+		if got := r.SQL(t, "SHOW "+name); got != want {
+			t.Errorf("%s is %s, want %s", name, got, want)
+		}
+	}
+}
+
 // TestHalfRestored is rule 2: without pg_control a directory isn't a cluster.
 // A primary's backup doesn't start without its label either (fault 36).
 func TestHalfRestored(t *testing.T) {

@@ -70,6 +70,25 @@ func (p *Plan) lookBack(ctx context.Context, c Catalogue, numbers []uint64, size
 	return whole, nil
 }
 
+// judgeDemands finds what the WAL to be replayed demands of the server's
+// settings. With less, the server would pause before the target.
+func (p *Plan) judgeDemands(ctx context.Context, c Catalogue, there archived, first, last uint64) error {
+	whole, err := p.lookBack(ctx, c, there.numbers(first, last), p.record.SegmentSize, func(s wal.Summary) bool {
+		p.demands = p.demands.Max(s.Demands)
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	if p.demands.Minimal {
+		p.Warnings = append(p.Warnings, "wal_level was minimal at some time since the backup (not verified), and no recovery goes on behind that: if the target isn't before it, start from a later backup")
+	}
+	if !whole {
+		p.Notes = append(p.Notes, "not all of the WAL could be searched for changes of the server's settings: if the server pauses early and its log says that parameter settings are insufficient, raise those in postgresql.auto.conf and start it again")
+	}
+	return nil
+}
+
 // judgeTime warns when no commit or abort behind the target time is in sight:
 // recovery would come to the end of the WAL without a stop, which is fatal.
 func (p *Plan) judgeTime(ctx context.Context, c Catalogue, there archived, first, last uint64) error {

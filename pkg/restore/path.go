@@ -108,6 +108,9 @@ func (p *Plan) findWAL(ctx context.Context, c Catalogue) error {
 		return nil
 	}
 	p.judgeEnd(end, there)
+	if err := p.judgeDemands(ctx, c, there, first, last+1); err != nil {
+		return err
+	}
 	switch p.target.Kind {
 	case TargetTime:
 		return p.judgeTime(ctx, c, there, first, last)

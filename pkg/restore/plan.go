@@ -106,6 +106,7 @@ type Plan struct {
 	record  *repo.Backup
 	history wal.History
 	point   wal.LSN // of the target's restore point; 0: not known
+	demands wal.Demands
 }
 
 // PlannedTarget is the target as it is written to the settings.

@@ -408,8 +408,63 @@ func TestPlanLooksForName(t *testing.T) {
 	}
 	delete(c.summaries, "00000004000000000000000C")
 	p, err = plan(t, c, Request{Target: Target{Kind: TargetName, Name: "nowhere"}})
-	if err != nil || len(p.Warnings) > 0 || len(p.Notes) != 1 {
+	if err != nil || len(p.Warnings) > 0 || !strings.Contains(strings.Join(p.Notes, "\n"), "where the restore point lies isn't known") {
 		t.Errorf("with a segment that can't be looked into: %v, warnings %q, notes %q; want a note", err, p.Warnings, p.Notes)
+	}
+}
+
+// TestPlanRaisesSettings is rule 5: what changed behind the backup counts, as
+// far as the WAL is replayed.
+func TestPlanRaisesSettings(t *testing.T) {
+	const unseen = "parameter settings are insufficient"
+	c := threeDeep()
+	c.summaries = map[string]wal.Summary{}
+	for _, name := range c.files {
+		c.summaries[name] = wal.Summary{Ending: wal.EndingFull}
+	}
+	c.summaries["00000003000000000000000A"] = c.summaries["000000030000000000000009"]
+	c.summaries["00000004000000000000000B"] = wal.Summary{Ending: wal.EndingFull, Demands: wal.Demands{MaxConnections: 700, MaxWALSenders: 1}}
+	c.summaries["00000004000000000000000D"] = wal.Summary{Ending: wal.EndingFull, Demands: wal.Demands{MaxLocksPerTransaction: 900, Minimal: true}}
+	settings := func(p *Plan) map[string]string {
+		set := map[string]string{}
+		for _, s := range p.Settings {
+			set[s.Name] = s.Value
+		}
+		return set
+	}
+	before, err := plan(t, c, Request{Target: Target{Kind: TargetImmediate}, Backup: "20261120T050000Z"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	was := settings(before)
+	for _, test := range []struct {
+		target             Target
+		connections, locks string
+		warnings           int
+	}{
+		{Target{Kind: TargetLSN, LSN: at(9, 0x500)}, was["max_connections"], was["max_locks_per_transaction"], 0},
+		{Target{Kind: TargetLSN, LSN: at(11, 0x500)}, "700", was["max_locks_per_transaction"], 0},
+		{Target{}, "700", "900", 1},
+	} {
+		if test.target.Kind == "" {
+			test.target.Kind = TargetLatest
+		}
+		p, err := plan(t, c, Request{Target: test.target, Backup: "20261120T050000Z"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		set := settings(p)
+		if set["max_connections"] != test.connections || set["max_locks_per_transaction"] != test.locks || set["max_wal_senders"] != was["max_wal_senders"] {
+			t.Errorf("%s: settings %v; were %v", test.target, set, was)
+		}
+		if len(p.Warnings) != test.warnings || strings.Contains(strings.Join(p.Notes, "\n"), unseen) {
+			t.Errorf("%s: warnings %q, notes %q", test.target, p.Warnings, p.Notes)
+		}
+	}
+	delete(c.summaries, "00000004000000000000000C")
+	p, err := plan(t, c, Request{Target: Target{Kind: TargetLatest}})
+	if err != nil || !strings.Contains(strings.Join(p.Notes, "\n"), unseen) {
+		t.Errorf("with a segment that can't be looked into: %v, notes %q", err, p.Notes)
 	}
 }
 

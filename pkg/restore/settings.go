@@ -4,6 +4,7 @@ import (
 	"strconv"
 
 	"github.com/walship/walship/pkg/pgdata"
+	"github.com/walship/walship/pkg/repo"
 )
 
 // recoverySettings lists what is written to postgresql.auto.conf, which is
@@ -43,9 +44,9 @@ func recoverySettings(p *Plan, r Request) []Setting {
 		// With hot_standby off PostgreSQL shuts down where it should pause.
 		add("hot_standby", "on")
 	}
-	// What pg_control demands; Run takes more where the backup's own
-	// configuration has more.
-	required := p.record.Required
+	// What pg_control demands, and the WAL to be replayed; Run takes more
+	// where the backup's own configuration has more.
+	required := p.required()
 	for _, s := range []struct {
 		name  string
 		value int
@@ -68,6 +69,17 @@ func recoverySettings(p *Plan, r Request) []Setting {
 		add("archive_mode", "off")
 	}
 	return set
+}
+
+// required returns what the backup and the WAL behind it demand.
+func (p *Plan) required() repo.RequiredSettings {
+	r, d := p.record.Required, p.demands
+	r.MaxConnections = max(r.MaxConnections, int(d.MaxConnections))
+	r.MaxWorkerProcesses = max(r.MaxWorkerProcesses, int(d.MaxWorkerProcesses))
+	r.MaxWALSenders = max(r.MaxWALSenders, int(d.MaxWALSenders))
+	r.MaxPreparedTransactions = max(r.MaxPreparedTransactions, int(d.MaxPreparedTransactions))
+	r.MaxLocksPerTransaction = max(r.MaxLocksPerTransaction, int(d.MaxLocksPerTransaction))
+	return r
 }
 
 // targetSettings are the settings of which PostgreSQL takes one at most.

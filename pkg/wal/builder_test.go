@@ -127,6 +127,15 @@ func mainData(main []byte) []byte {
 	return append(binary.LittleEndian.AppendUint32([]byte{254}, uint32(len(main))), main...)
 }
 
+// parameters writes a change of them, XLOG_PARAMETER_CHANGE.
+func (w *walBuilder) parameters(connections, workers, senders, prepared, locks, level uint32) LSN {
+	var main []byte
+	for _, n := range []uint32{connections, workers, senders, prepared, locks, level} {
+		main = binary.LittleEndian.AppendUint32(main, n)
+	}
+	return w.record(ResourceXLOG, 0x60, 0, append(main, 0, 0, 0, 0))
+}
+
 // noop writes a record of exactly this length.
 func (w *walBuilder) noop(length int) LSN {
 	return w.raw(ResourceXLOG, infoNoop, 0, bytes.Repeat([]byte{0xAA}, length-24))

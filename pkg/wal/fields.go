@@ -28,6 +28,7 @@ const (
 	keyStops         = keyPrefix + "stops"
 	keyMinTime       = keyPrefix + "min_time"
 	keyMaxTime       = keyPrefix + "max_time"
+	keyDemands       = keyPrefix + "demands"
 	keyRestorePoints = keyPrefix + "restore_points"
 	keyRestorePoint  = keyPrefix + "restore_point." // and a number from 1
 
@@ -67,6 +68,9 @@ func (s Summary) Fields() []Field {
 		Field{keyStops, strconv.FormatUint(s.Stops, 10)})
 	if s.Stops > 0 {
 		fields = append(fields, Field{keyMinTime, s.MinTime.encode()}, Field{keyMaxTime, s.MaxTime.encode()})
+	}
+	if s.Demands != (Demands{}) {
+		fields = append(fields, Field{keyDemands, s.Demands.encode()})
 	}
 	fields = append(fields, Field{keyRestorePoints, strconv.FormatUint(s.RestorePointCount, 10)})
 	for i, point := range s.RestorePoints {
@@ -121,6 +125,8 @@ func (p *summaryParser) summary() Summary {
 
 		Commits: take(p, keyCommits, true, parseCount),
 		Stops:   take(p, keyStops, true, parseCount),
+
+		Demands: take(p, keyDemands, false, parseDemands),
 
 		RestorePointCount: take(p, keyRestorePoints, true, parseCount),
 	}

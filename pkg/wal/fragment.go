@@ -105,12 +105,19 @@ func (f Fragment) count(s *Summary, lsn LSN) error {
 		}
 		s.stop(action, at)
 	}
-	if kind, _ := record.ControlKind(); kind == ControlRestorePoint {
+	switch kind, _ := record.ControlKind(); kind {
+	case ControlRestorePoint:
 		point, err := record.RestorePoint(&contents)
 		if err != nil {
 			return err
 		}
 		s.list(point)
+	case ControlParameterChange:
+		parameters, err := record.ParameterChange(&contents)
+		if err != nil {
+			return err
+		}
+		s.Demands = s.Demands.Max(parameters.Demands())
 	}
 	return nil
 }

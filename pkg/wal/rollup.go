@@ -59,6 +59,7 @@ func (s *Summary) addCounts(next Summary) {
 		s.span(next.MinTime, next.MaxTime)
 	}
 	s.Stops += next.Stops
+	s.Demands = s.Demands.Max(next.Demands)
 	listed := s.RestorePointCount == uint64(len(s.RestorePoints))
 	for _, point := range next.RestorePoints {
 		if listed {

@@ -77,6 +77,8 @@ type Summary struct {
 	Stops            uint64
 	MinTime, MaxTime Timestamp
 
+	Demands Demands // of the changes of parameters
+
 	// RestorePoints lists the first of the segment's restore points, as many
 	// as there is room for; RestorePointCount counts all.
 	RestorePoints     []RestorePoint
@@ -232,6 +234,8 @@ func (s *summarizer) addControl(r *Record) error {
 		return nil
 	case ControlRestorePoint:
 		return s.addRestorePoint(r)
+	case ControlParameterChange:
+		return s.addParameters(r)
 	case ControlOverwriteContRecord:
 		if s.Records == 0 && s.overwriting {
 			return s.addOverwritten(r)
@@ -246,6 +250,18 @@ func (s *summarizer) addOverwritten(r *Record) error {
 		s.Overwritten, err = r.OverwrittenContRecord(&s.contents)
 	}
 	return err
+}
+
+func (s *summarizer) addParameters(r *Record) error {
+	if err := r.Decode(&s.contents); err != nil {
+		return err
+	}
+	parameters, err := r.ParameterChange(&s.contents)
+	if err != nil {
+		return err
+	}
+	s.Demands = s.Demands.Max(parameters.Demands())
+	return nil
 }
 
 func (s *summarizer) addRestorePoint(r *Record) error {

@@ -290,6 +290,7 @@ func TestParseSummary(t *testing.T) {
 	w.noop(100)
 	w.commit(7, TimestampOf(time.Date(2026, 11, 20, 14, 25, 0, 123456000, time.UTC)))
 	w.restorePoint("before\nit", 0)
+	w.parameters(200, 8, 10, 0, 64, 0)
 	w.noop(2 * testSegmentSize)
 	fields := checkAll(t, w)[0].Fields()
 
@@ -305,7 +306,7 @@ func TestParseSummary(t *testing.T) {
 	for i, field := range fields {
 		rest := append(append([]Field(nil), fields[:i]...), fields[i+1:]...)
 		_, err := ParseSummary(rest)
-		optional := field.Key == "wal.tail" || strings.HasPrefix(field.Key, "wal.restore_point.")
+		optional := field.Key == "wal.tail" || field.Key == "wal.demands" || strings.HasPrefix(field.Key, "wal.restore_point.")
 		if (err == nil) != optional {
 			t.Errorf("without %s: %v", field.Key, err)
 		}
@@ -317,6 +318,40 @@ func TestParseSummary(t *testing.T) {
 			} else if !strings.Contains(err.Error(), field.Key) {
 				t.Errorf("%s = %q: %v", field.Key, value, err)
 			}
+		}
+	}
+}
+
+// TestDemands is rule 5: the greatest values count, wherever the record lies.
+func TestDemands(t *testing.T) {
+	w := newWAL(5 * testSegmentSize)
+	w.parameters(200, 8, 10, 5, 64, 1)
+	w.parameters(100, 16, 10, 0, 32, 2)
+	w.fillTo(6*testSegmentSize - 32)
+	w.parameters(300, 4, 10, 0, 64, 1) // crosses the boundary
+	w.noop(100)
+	w.fillTo(7 * testSegmentSize)
+	w.parameters(10, 1, 1, 0, 10, 0)
+	w.noop(2 * testSegmentSize)
+	all := checkAll(t, w)
+	for i, want := range []Demands{{200, 16, 10, 5, 64, false}, {}, {10, 1, 1, 0, 10, true}} {
+		if got := all[i].Demands; got != want {
+			t.Errorf("segment %d demands %+v, want %+v", i, got, want)
+		}
+		if parsed, err := ParseSummary(all[i].Fields()); err != nil || parsed.Demands != want {
+			t.Errorf("segment %d is read back as %+v, %v", i, parsed.Demands, err)
+		}
+	}
+	total := all[0]
+	for i, want := range []Demands{{300, 16, 10, 5, 64, false}, {300, 16, 10, 5, 64, true}} {
+		var err error
+		if total, err = total.Append(all[i+1]); err != nil || total.Demands != want {
+			t.Errorf("%d segments demand %+v, %v; want %+v", i+2, total.Demands, err, want)
+		}
+	}
+	for _, text := range []string{"0/0/0/0/0", "1/2/3/4", "1/2/3/4/5/6", "1/2/3/4/05", "1/2/3/4/+5", "1/2/3/4/2147483648", "1/2/3/4/5/", "1/2/3/4/5/minimal/minimal"} {
+		if d, err := parseDemands(text); err == nil {
+			t.Errorf("%s was read as %+v", text, d)
 		}
 	}
 }
