@@ -119,25 +119,23 @@ func (w *walker) visit(ctx context.Context, t *tree, e entry) error {
 			return err
 		}
 		return w.emit(e)
-	case e.mode.Type() == fs.ModeSymlink && !atTop(e):
+	case e.mode.Type() == fs.ModeSymlink && ofPostgreSQL(e.name):
 		return fmt.Errorf("%s in the data directory is a symbolic link: only tablespaces and pg_wal can be", e.name)
 	}
 	w.log.Warn("left out of the backup: neither a file nor a directory", "path", e.name)
 	return nil
 }
 
-// atTop says whether a symbolic link lies where it may be left out: beside
-// the directories of the data directory, where people link configuration and
-// logs, under a name that isn't PostgreSQL's own.
-func atTop(e entry) bool {
-	if path.Dir(e.name) != "." {
-		return false
-	}
-	switch e.name {
+// ofPostgreSQL says whether a path is one that PostgreSQL keeps its own data
+// under, where a symbolic link can't be left out. People link configuration
+// and logs elsewhere.
+func ofPostgreSQL(name string) bool {
+	top, _, _ := strings.Cut(name, "/")
+	switch top {
 	case "base", "global", "pg_commit_ts", "pg_logical", "pg_multixact", "pg_twophase", "pg_xact", pgdata.TablespaceDir, pgdata.VersionFileName:
-		return false
+		return true
 	}
-	return true
+	return false
 }
 
 // empty emits a directory whose content isn't part of a backup. A link to it,

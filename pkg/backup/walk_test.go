@@ -22,12 +22,12 @@ func TestContent(t *testing.T) {
 		"postmaster.pid": "1", "postmaster.opts": "x", "backup_label": "old", "tablespace_map": "old", "backup_manifest": "old",
 		"postgresql.auto.conf.tmp": "x", "pg_notify/0000": "n", "pg_subtrans/0000": "s", "pg_stat_tmp/x": "s", "pg_snapshots/x": "s",
 		"pg_dynshmem/x": "s", "pg_serial/x": "s", "custom/with space \xff\n": "kept", "custom/empty/": "",
-		"logs": "-> " + outside, "pg_wal/000000010000000000000007": "wal", "pg_wal/archive_status/000000010000000000000007.done": "",
+		"logs": "-> " + outside, "log/today": "-> monday", "conf.d/site.conf": "-> /etc/hostname", "pg_wal/000000010000000000000007": "wal", "pg_wal/archive_status/000000010000000000000007.done": "",
 	})
 	_, r := s.mustPush(t)
 	want := []string{
 		"PG_VERSION", "backup_label", "base/", "base/1/", "base/1/1259", "base/1/20001", "base/1/2000_init", "base/1/PG_VERSION",
-		"custom/", "custom/empty/", "custom/with space \xff\n", "global/", "global/1262", "global/pg_control", "global/pg_filenode.map",
+		"conf.d/", "custom/", "custom/empty/", "custom/with space \xff\n", "global/", "global/1262", "global/pg_control", "global/pg_filenode.map", "log/",
 		"pg_dynshmem/", "pg_hba.conf", "pg_ident.conf", "pg_notify/", "pg_replslot/", "pg_serial/", "pg_snapshots/", "pg_stat_tmp/",
 		"pg_subtrans/", "pg_tblspc/", "pg_twophase/", "pg_wal/", "pg_wal/archive_status/", "pg_xact/", "pg_xact/0000",
 		"postgresql.auto.conf", "postgresql.conf",
