@@ -34,12 +34,12 @@ type material struct {
 
 // newMaterial unpacks WAL of at least that many segments into a directory of
 // the test, making it first if the tests' cache has none.
-func newMaterial(t *testing.T, segments int) material {
+func newMaterial(ctx context.Context, t *testing.T, segments int) material {
 	t.Helper()
 	archive := filepath.Join(cacheDir(t), fmt.Sprintf("wal-%d-%d.tar.zst", segments, recipe))
 	if _, err := os.Stat(archive); errors.Is(err, fs.ErrNotExist) {
 		progress("making %d segments of WAL with pgbench, once", segments)
-		makeMaterial(t, archive, segments)
+		makeMaterial(ctx, t, archive, segments)
 	} else if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +67,7 @@ func cacheDir(t *testing.T) string {
 
 // makeMaterial runs pgbench on a new cluster with PostgreSQL's default
 // checkpoints, and keeps what comes of it.
-func makeMaterial(t *testing.T, archive string, segments int) {
+func makeMaterial(ctx context.Context, t *testing.T, archive string, segments int) {
 	t.Helper()
 	c := pgtest.New(t, major, pgtest.Set("shared_buffers", "128MB"), pgtest.Set("max_connections", "20"),
 		pgtest.Set("archive_mode", "on"), pgtest.Set("wal_keep_size", "1TB"))
@@ -82,14 +82,14 @@ func makeMaterial(t *testing.T, archive string, segments int) {
 	pgtest.MustRun(t, pgtest.Command(t.Context(), t, major, "find", base+"/pg_wal", "-type", "f", "-delete"))
 
 	c.Start(t)
-	load, stop := context.WithCancel(t.Context())
+	load, stop := context.WithCancel(ctx)
 	defer stop()
 	pgbench := c.Tool(load, t, "pgbench", "-n", "-c", "4", "-j", "2", "-T", "3600")
 	if err := pgbench.Start(); err != nil {
 		t.Fatal(err)
 	}
 	enough := fmt.Sprintf("SELECT count(*) FROM pg_ls_waldir() WHERE name >= '%s' AND name <= pg_walfile_name(pg_current_wal_insert_lsn())", first)
-	poll(t, 30*time.Minute, "pgbench to write WAL", func() bool {
+	poll(ctx, t, 30*time.Minute, "pgbench to write WAL", func() bool {
 		var written int
 		_, err := fmt.Sscan(c.SQL(t, enough), &written)
 		return err == nil && written > segments

@@ -6,11 +6,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -20,7 +20,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/walship/walship/test/pgtest"
-	"github.com/walship/walship/test/s3test"
 )
 
 // nobody is the user that everything measured runs as, as with pgtest.
@@ -36,8 +35,8 @@ type bench struct {
 	end               string          // LSN at which each recovery ended
 }
 
-func newBench(t *testing.T) *bench {
-	b := &bench{material: newMaterial(t, max(*segments, made)), directory: directory(t), bucket: bucket(t)}
+func newBench(ctx context.Context, t *testing.T) *bench {
+	b := &bench{material: newMaterial(ctx, t, max(*segments, made)), directory: directory(t), bucket: bucket(t)}
 	b.segments = b.segments[:*segments]
 	b.env = append(b.bucket.server.Env(), "SSL_CERT_FILE="+b.bucket.front.bundle, marker)
 	b.archiver = pgtest.Open(t, major, b.cluster, pgtest.Set("autovacuum", "off"), pgtest.Env(b.env...))
@@ -48,29 +47,29 @@ func newBench(t *testing.T) *bench {
 
 // measure does all that is measured with one contestant at one place. The
 // first round samples memory, which takes time, so nothing of it is timed.
-func (b *bench) measure(t *testing.T, r *result, i int, c contestant, sampled bool) {
+func (b *bench) measure(ctx context.Context, t *testing.T, r *result, i int, c contestant, sampled bool) {
 	t.Helper()
 	record := func(metric int, value float64) {
 		row := &r.rows[metric][i]
 		row.Values = append(row.Values, value)
 	}
 	if !sampled {
-		b.repository(t, r.place, c, func(s setting, do commands) { b.cold(t, s, do, c.floor, record) })
+		b.repository(ctx, t, r.place, c, func(s setting, do commands) { b.cold(ctx, t, s, c, do, record) })
 	}
 	if c.coldOnly {
 		return
 	}
 	if !sampled {
-		b.repository(t, r.place, c, func(_ setting, do commands) { record(backlogCall, b.backlogCalls(t, do)) })
+		b.repository(ctx, t, r.place, c, func(_ setting, do commands) { record(backlogCall, b.backlogCalls(ctx, t, do)) })
 	}
-	b.repository(t, r.place, c, func(s setting, do commands) {
+	b.repository(ctx, t, r.place, c, func(s setting, do commands) {
 		requests := s.place.requests(func() {
 			if sampled {
-				_, peak := b.drain(t, do, startSampler())
+				_, peak := b.drain(ctx, t, do, startSampler())
 				record(drainMemory, mebibytes(peak.shared))
 				record(drainMemoryMost, mebibytes(peak.most))
 			} else {
-				seconds, _ := b.drain(t, do, nil)
+				seconds, _ := b.drain(ctx, t, do, nil)
 				record(drainSpeed, float64(*segments)/seconds)
 			}
 		})
@@ -80,10 +79,10 @@ func (b *bench) measure(t *testing.T, r *result, i int, c contestant, sampled bo
 		b.countStored(t, s, record)
 		redo := s.place.requests(func() {
 			if sampled {
-				_, peak := b.recover(t, s, do, startSampler())
+				_, peak := b.recover(ctx, t, s, do, startSampler())
 				record(redoMemory, mebibytes(peak.shared))
 			} else {
-				seconds, _ := b.recover(t, s, do, nil)
+				seconds, _ := b.recover(ctx, t, s, do, nil)
 				record(redoTime, seconds)
 			}
 		})
@@ -98,13 +97,13 @@ func mebibytes(bytes int64) float64 { return float64(bytes) / (1 << 20) }
 
 // repository makes a repository, has it used, and removes it with all that
 // belongs to it.
-func (b *bench) repository(t *testing.T, p *place, c contestant, use func(setting, commands)) {
+func (b *bench) repository(ctx context.Context, t *testing.T, p *place, c contestant, use func(setting, commands)) {
 	t.Helper()
 	s := setting{dir: pgtest.WorkDir(t), place: p, dataDir: b.cluster, env: b.env}
 	s.prefix = filepath.Base(s.dir)
 	defer p.remove(t, s.prefix)
 	use(s, c.prepare(t, s))
-	waitQuiet(t)
+	waitQuiet(ctx, t)
 }
 
 func (b *bench) countStored(t *testing.T, s setting, record func(int, float64)) {
@@ -119,51 +118,55 @@ func (b *bench) countStored(t *testing.T, s setting, record func(int, float64)) 
 // cold makes single calls, each with nothing left running from the one before,
 // and with nothing else to push.
 // Floors don't look whether a segment is there already.
-func (b *bench) cold(t *testing.T, s setting, do commands, floor bool, record func(int, float64)) {
+func (b *bench) cold(ctx context.Context, t *testing.T, s setting, c contestant, do commands, record func(int, float64)) {
 	t.Helper()
 	var names []string
 	for i := range min(*calls, *segments) {
 		names = append(names, b.segments[i*len(b.segments)/min(*calls, *segments)])
 	}
 	settle()
-	series := func(times, requests int, each func(name string) time.Duration) {
-		var took []float64
-		counted := s.place.requests(func() {
-			for _, name := range names {
-				took = append(took, float64(each(name))/float64(time.Millisecond))
-				waitQuiet(t)
-			}
-		})
+	series := func(times, cpu, requests int, each func(name string) usage) {
+		var took, used, counted []float64
+		for _, name := range names {
+			counted = append(counted, float64(s.place.requests(func() {
+				u := each(name)
+				took, used = append(took, milliseconds(u.took)), append(used, milliseconds(u.cpu))
+				waitQuiet(ctx, t)
+			})))
+		}
 		record(times, SpreadOf(took).Median)
+		if cpu != none && !c.detached {
+			record(cpu, SpreadOf(used).Median)
+		}
 		if s.place.server != nil {
-			record(requests, float64(counted)/float64(len(names)))
+			record(requests, SpreadOf(counted).Median)
 		}
 	}
-	push := func(name string) time.Duration {
+	push := func(name string) usage {
 		b.mark(t, []string{name})
-		return b.call(t, b.cluster, expand(do.push, name, "pg_wal/"+name, b.cluster), 0)
+		return b.call(ctx, t, b.cluster, expand(do.push, name, "pg_wal/"+name, b.cluster), 0)
 	}
-	series(coldPush, pushRequests, push)
+	series(coldPush, pushCPU, pushRequests, push)
 	if do.fetch == "" {
 		return
 	}
-	if !floor {
-		series(coldAgain, againRequests, push)
+	if !c.floor {
+		series(coldAgain, none, againRequests, push)
 	}
 	recovered := b.copyBase(t, s)
 	const fetched = "pg_wal/RECOVERYXLOG"
 	path := filepath.Join(recovered, fetched)
-	series(coldFetch, fetchRequests, func(name string) time.Duration {
-		took := b.call(t, recovered, expand(do.fetch, name, fetched, recovered), 0)
+	series(coldFetch, fetchCPU, fetchRequests, func(name string) usage {
+		used := b.call(ctx, t, recovered, expand(do.fetch, name, fetched, recovered), 0)
 		same(t, path, filepath.Join(b.cluster, "pg_wal", name))
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
 		}
-		return took
+		return used
 	})
-	series(coldMiss, missRequests, func(name string) time.Duration {
+	series(coldMiss, none, missRequests, func(name string) usage {
 		// Another timeline's, which nobody has pushed.
-		return b.call(t, recovered, expand(do.fetch, "000000FF"+name[8:], fetched, recovered), 1)
+		return b.call(ctx, t, recovered, expand(do.fetch, "000000FF"+name[8:], fetched, recovered), 1)
 	})
 }
 
@@ -188,12 +191,20 @@ func expand(command, name, path, dataDir string) string {
 	return strings.NewReplacer("%f", name, "%p", path, "DATA", dataDir).Replace(command)
 }
 
+// usage is what one call took.
+type usage struct {
+	took time.Duration
+	cpu  time.Duration // of it and of those that it has waited for
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
 // call runs a command as PostgreSQL does, by a shell in the data directory, and
-// returns how long it took. It fails the test if success was expected and isn't
+// returns what it took. It fails the test if success was expected and isn't
 // there, or the other way round.
-func (b *bench) call(t *testing.T, dir, command string, code int) time.Duration {
+func (b *bench) call(ctx context.Context, t *testing.T, dir, command string, code int) usage {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", command)
+	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", command)
 	cmd.Dir = dir
 	cmd.Env = append([]string{"PATH=/usr/bin:/bin", "HOME=/nonexistent", "LC_ALL=C", "TZ=UTC"}, b.env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}, Pdeathsig: syscall.SIGKILL}
@@ -216,26 +227,26 @@ func (b *bench) call(t *testing.T, dir, command string, code int) time.Duration 
 		text, _ := os.ReadFile(output.Name()) // it helps, but isn't needed
 		t.Fatalf("%s: %v, and exit code %d was expected\n%s", command, cmd.ProcessState, code, text)
 	}
-	return took
+	return usage{took, cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()}
 }
 
 // backlogCalls pushes the first segments of a backlog one after the other, as
 // the archiver does, and returns the 25th percentile of the calls in ms: what a
 // call takes whose segment an earlier one has pushed.
-func (b *bench) backlogCalls(t *testing.T, do commands) float64 {
+func (b *bench) backlogCalls(ctx context.Context, t *testing.T, do commands) float64 {
 	t.Helper()
 	names := b.segments[:backlog()]
 	b.mark(t, names)
 	settle()
 	var took []float64
 	for _, name := range names {
-		took = append(took, float64(b.call(t, b.cluster, expand(do.push, name, "pg_wal/"+name, b.cluster), 0))/float64(time.Millisecond))
+		took = append(took, milliseconds(b.call(ctx, t, b.cluster, expand(do.push, name, "pg_wal/"+name, b.cluster), 0).took))
 		status := filepath.Join(b.cluster, "pg_wal/archive_status", name)
 		if err := os.Rename(status+".ready", status+".done"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	waitQuiet(t)
+	waitQuiet(ctx, t)
 	slices.Sort(took)
 	return took[len(took)/4]
 }
@@ -266,7 +277,7 @@ func (b *bench) mark(t *testing.T, ready []string) {
 
 // drain has PostgreSQL archive all segments, and returns the seconds from the
 // moment when it learned how to the moment when it had noted the last one.
-func (b *bench) drain(t *testing.T, do commands, memory *sampler) (seconds float64, peak footprint) {
+func (b *bench) drain(ctx context.Context, t *testing.T, do commands, memory *sampler) (seconds float64, peak footprint) {
 	t.Helper()
 	defer func() { peak = memory.end() }()
 	defer b.archiver.Configure(t, "archive_command", "")
@@ -278,7 +289,7 @@ func (b *bench) drain(t *testing.T, do commands, memory *sampler) (seconds float
 	if err := b.conn.QueryRow(t.Context(), "SELECT extract(epoch FROM clock_timestamp()), pg_reload_conf()").Scan(&started, nil); err != nil {
 		t.Fatal(err)
 	}
-	poll(t, 10*time.Minute, "the archiver to be done", func() bool {
+	poll(ctx, t, 10*time.Minute, "the archiver to be done", func() bool {
 		var archived, failed int
 		err := b.conn.QueryRow(t.Context(), "SELECT archived_count, failed_count, extract(epoch FROM last_archived_time) - $1 FROM pg_stat_archiver", started).
 			Scan(&archived, &failed, &seconds)
@@ -287,7 +298,7 @@ func (b *bench) drain(t *testing.T, do commands, memory *sampler) (seconds float
 		}
 		return archived == len(b.segments)
 	})
-	waitQuiet(t)
+	waitQuiet(ctx, t)
 	return seconds, peak
 }
 
@@ -311,7 +322,7 @@ var redoLine = regexp.MustCompile(`(?m)^(\S+ \S+) UTC \[\d+\] LOG:  redo (?:star
 
 // recover has a server recover all segments, and returns the seconds between
 // the lines of its log in which redo starts and is done.
-func (b *bench) recover(t *testing.T, s setting, do commands, memory *sampler) (seconds float64, peak footprint) {
+func (b *bench) recover(ctx context.Context, t *testing.T, s setting, do commands, memory *sampler) (seconds float64, peak footprint) {
 	t.Helper()
 	defer func() { peak = memory.end() }()
 	dir := b.copyBase(t, s)
@@ -320,7 +331,7 @@ func (b *bench) recover(t *testing.T, s setting, do commands, memory *sampler) (
 	c := pgtest.Open(t, major, dir, pgtest.Set("archive_mode", "off"), pgtest.Env(b.env...),
 		pgtest.Set("restore_command", strings.ReplaceAll(do.fetch, "DATA", dir)))
 	c.Start(t)
-	poll(t, 10*time.Minute, "the end of recovery", func() bool {
+	poll(ctx, t, 10*time.Minute, "the end of recovery", func() bool {
 		return !c.Running() || strings.Contains(c.Log(t), "archive recovery complete")
 	})
 	log := c.Log(t)
@@ -328,7 +339,7 @@ func (b *bench) recover(t *testing.T, s setting, do commands, memory *sampler) (
 		t.Fatalf("the server ended in recovery:\n%s", log)
 	}
 	c.Stop(t, pgtest.Immediate)
-	waitQuiet(t)
+	waitQuiet(ctx, t)
 	lines := redoLine.FindAllStringSubmatch(log, -1)
 	if len(lines) != 2 {
 		t.Fatalf("the log doesn't say when redo started and when it was done:\n%s", log)
@@ -352,15 +363,15 @@ func logTime(t *testing.T, text string) time.Time {
 }
 
 // waitQuiet waits until nothing that PostgreSQL's commands started still runs.
-func waitQuiet(t *testing.T) {
+func waitQuiet(ctx context.Context, t *testing.T) {
 	t.Helper()
-	poll(t, 2*time.Minute, "background processes to end", func() bool { return len(marked()) == 0 })
+	poll(ctx, t, 2*time.Minute, "background processes to end", func() bool { return len(marked()) == 0 })
 }
 
 // poll waits until done returns true.
-func poll(t *testing.T, most time.Duration, what string, done func() bool) {
+func poll(ctx context.Context, t *testing.T, most time.Duration, what string, done func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), most)
+	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -368,7 +379,7 @@ func poll(t *testing.T, most time.Duration, what string, done func() bool) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatalf("waited %v for %s", most, what)
+			t.Fatalf("waited up to %v for %s: %v", most, what, ctx.Err())
 		}
 	}
 }
@@ -384,12 +395,8 @@ func versions() []string {
 			output = []byte(line[0] + ": " + err.Error())
 		}
 		first, _, _ := strings.Cut(string(output), "\n")
-		all = append(all, strings.TrimSpace(first))
+		words := strings.Fields(strings.Trim(first, "* "))
+		all = append(all, strings.Join(words[:min(len(words), 5)], " "))
 	}
-	if program, err := s3test.Program(string(s3test.VersityGW)); err == nil {
-		if output, err := exec.Command(program, "--version").Output(); err == nil {
-			all = append(all, strings.Join(strings.Fields(string(output)), " "))
-		}
-	}
-	return append(all, fmt.Sprintf("Go's proxy before %s", s3test.VersityGW))
+	return append(all, runtime.Version())
 }

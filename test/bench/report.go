@@ -28,14 +28,26 @@ type Metric struct {
 	Title    string // with the unit
 	Decimals int    // of the values; ratios have two
 	Better   Better
-	Plain    bool // without ratios
+	Against  []string // names of rows to hold the others against
+	Peers    bool     // whether to hold them against the best peer, too
+	Aims     []Aim
 }
+
+// Aim is what a row is meant to reach, in the median: at least the limit where
+// more is better, else at most.
+type Aim struct {
+	Row   string
+	Of    string // the row that it is held against, TheBestPeer, or "": nothing
+	Limit float64
+}
+
+// TheBestPeer stands for the row that BestPeer returns.
+const TheBestPeer = "best peer"
 
 // Row is what one contestant reached: a value for each round, in order.
 type Row struct {
 	Name   string
 	Peer   bool // another tool that does the same job
-	Floor  bool // something that does less: what others are held against
 	Values []float64
 }
 
@@ -88,28 +100,18 @@ func BestPeer(rows []Row, better Better) *Row {
 }
 
 // WriteTable writes the rows of a metric as a Markdown table. A column of
-// ratios follows for each floor and one for the best peer; each ratio is a
-// median with its range. Rows without values are left out, and so is a table
-// without rows.
+// ratios follows for each row that the metric holds others against; each ratio
+// is a median with its range. Rows without values are left out, and so is a
+// table without rows.
 func WriteTable(w io.Writer, m Metric, rows []Row) {
 	rows = slices.DeleteFunc(slices.Clone(rows), func(r Row) bool { return len(r.Values) == 0 })
 	if len(rows) == 0 {
 		return
 	}
 	head := []string{"", "median", "least – most"}
-	var bases []*Row
-	if !m.Plain {
-		for i := range rows {
-			if rows[i].Floor {
-				bases = append(bases, &rows[i])
-			}
-		}
-		if best := BestPeer(rows, m.Better); best != nil {
-			bases = append(bases, best)
-		}
-		for _, base := range bases {
-			head = append(head, "× "+base.Name)
-		}
+	bases := basesOf(m, rows)
+	for _, base := range bases {
+		head = append(head, "× "+base.Name)
 	}
 	fmt.Fprintf(w, "\n### %s\n\n", m.Title)
 	writeLine(w, head)
@@ -118,17 +120,30 @@ func WriteTable(w io.Writer, m Metric, rows []Row) {
 		s := SpreadOf(row.Values)
 		line := []string{row.Name, number(s.Median, m.Decimals), number(s.Min, m.Decimals) + " – " + number(s.Max, m.Decimals)}
 		for _, base := range bases {
-			line = append(line, ratio(row, *base))
+			line = append(line, ratio(row, base))
 		}
 		writeLine(w, line)
 	}
 }
 
-func ratio(row, base Row) string {
-	if row.Name == base.Name {
-		return "1"
+func basesOf(m Metric, rows []Row) []Row {
+	var bases []Row
+	for _, row := range rows {
+		if slices.Contains(m.Against, row.Name) {
+			bases = append(bases, row)
+		}
 	}
+	if best := BestPeer(rows, m.Better); m.Peers && best != nil {
+		bases = append(bases, *best)
+	}
+	return bases
+}
+
+func ratio(row, base Row) string {
 	s := SpreadOf(Ratios(row.Values, base.Values))
+	if row.Name == base.Name || s.Min == s.Max {
+		return number(s.Median, 2)
+	}
 	return fmt.Sprintf("%s (%s – %s)", number(s.Median, 2), number(s.Min, 2), number(s.Max, 2))
 }
 
@@ -141,4 +156,46 @@ func number(value float64, decimals int) string {
 
 func writeLine(w io.Writer, cells []string) {
 	fmt.Fprintln(w, "| "+strings.Join(cells, " | ")+" |")
+}
+
+// WriteAims writes one line of a Markdown table for each aim of the metric: the
+// aim, what was reached, and whether that is enough. Aims of rows that aren't
+// there, or against rows that aren't, are left out.
+func WriteAims(w io.Writer, m Metric, rows []Row) {
+	for _, aim := range m.Aims {
+		row, base := find(rows, aim.Row), find(rows, aim.Of)
+		if aim.Of == TheBestPeer {
+			base = BestPeer(rows, m.Better)
+		}
+		if row == nil || len(row.Values) == 0 || aim.Of != "" && base == nil {
+			continue
+		}
+		values, of, decimals := row.Values, "", m.Decimals
+		if base != nil {
+			values, of, decimals = Ratios(row.Values, base.Values), " × "+base.Name, 2
+		}
+		reached, sign, met := SpreadOf(values).Median, "≤", "yes"
+		if m.Better == More {
+			sign = "≥"
+		}
+		if m.Better == Less && reached > aim.Limit || m.Better == More && reached < aim.Limit {
+			met = "no"
+		}
+		writeLine(w, []string{m.Title, aim.Row + of, sign + " " + number(aim.Limit, decimals), number(reached, decimals), met})
+	}
+}
+
+func find(rows []Row, name string) *Row {
+	for i := range rows {
+		if rows[i].Name == name {
+			return &rows[i]
+		}
+	}
+	return nil
+}
+
+// WriteAimsHead writes what stands above the lines of WriteAims.
+func WriteAimsHead(w io.Writer) {
+	writeLine(w, []string{"", "", "aim", "reached", "met"})
+	writeLine(w, []string{"---", "---", "---:", "---:", "---"})
 }

@@ -37,7 +37,7 @@ func TestRatios(t *testing.T) {
 
 func TestWriteTable(t *testing.T) {
 	rows := []Row{
-		{Name: "cp", Floor: true, Values: []float64{10, 20}},
+		{Name: "cp", Values: []float64{10, 20}},
 		{Name: "never ran"},
 		{Name: "subject", Values: []float64{5, 10}},
 		{Name: "slow peer", Peer: true, Values: []float64{1, 2}},
@@ -48,17 +48,17 @@ func TestWriteTable(t *testing.T) {
 		metric Metric
 		want   string
 	}{
-		{"speed", Metric{Title: "Drain, segments/s", Decimals: 1, Better: More}, `
+		{"speed", Metric{Title: "Drain, segments/s", Decimals: 1, Better: More, Against: []string{"cp", "never ran", "absent"}, Peers: true}, `
 ### Drain, segments/s
 
 |  | median | least – most | × cp | × quick peer |
 | --- | ---: | ---: | ---: | ---: |
-| cp | 15.0 | 10.0 – 20.0 | 1 | 3.25 (2.50 – 4.00) |
-| subject | 7.5 | 5.0 – 10.0 | 0.50 (0.50 – 0.50) | 1.62 (1.25 – 2.00) |
-| slow peer | 1.5 | 1.0 – 2.0 | 0.10 (0.10 – 0.10) | 0.33 (0.25 – 0.40) |
-| quick peer | 4.5 | 4.0 – 5.0 | 0.33 (0.25 – 0.40) | 1 |
+| cp | 15.0 | 10.0 – 20.0 | 1.00 | 3.25 (2.50 – 4.00) |
+| subject | 7.5 | 5.0 – 10.0 | 0.50 | 1.62 (1.25 – 2.00) |
+| slow peer | 1.5 | 1.0 – 2.0 | 0.10 | 0.33 (0.25 – 0.40) |
+| quick peer | 4.5 | 4.0 – 5.0 | 0.33 (0.25 – 0.40) | 1.00 |
 `},
-		{"without ratios", Metric{Title: "Requests", Plain: true}, `
+		{"without ratios", Metric{Title: "Requests"}, `
 ### Requests
 
 |  | median | least – most |
@@ -84,5 +84,41 @@ func TestWriteTable(t *testing.T) {
 	}
 	if best := BestPeer(rows, Less); best == nil || best.Name != "slow peer" {
 		t.Errorf("the best peer by the least value is %v", best)
+	}
+}
+
+func TestWriteAims(t *testing.T) {
+	rows := []Row{
+		{Name: "cp", Values: []float64{10, 20}},
+		{Name: "subject", Values: []float64{5, 10}},
+		{Name: "peer", Peer: true, Values: []float64{4, 5}},
+	}
+	aims := []Aim{
+		{Row: "subject", Of: "cp", Limit: 0.6},
+		{Row: "subject", Of: TheBestPeer, Limit: 1.5},
+		{Row: "subject", Limit: 7},
+		{Row: "subject", Of: "absent", Limit: 1},
+		{Row: "absent", Limit: 1},
+	}
+	for _, test := range []struct {
+		better Better
+		want   string
+	}{
+		{Less, `
+| M | subject × cp | ≤ 0.60 | 0.50 | yes |
+| M | subject × peer | ≤ 1.50 | 1.62 | no |
+| M | subject | ≤ 7.0 | 7.5 | no |
+`},
+		{More, `
+| M | subject × cp | ≥ 0.60 | 0.50 | no |
+| M | subject × peer | ≥ 1.50 | 1.62 | yes |
+| M | subject | ≥ 7.0 | 7.5 | yes |
+`},
+	} {
+		got := new(strings.Builder)
+		WriteAims(got, Metric{Title: "M", Decimals: 1, Better: test.better, Aims: aims}, rows)
+		if want := test.want[1:]; got.String() != want {
+			t.Errorf("got\n%s\nwant\n%s", got, want)
+		}
 	}
 }

@@ -4,10 +4,13 @@ package bench
 
 import (
 	"bufio"
+	"bytes"
 	"flag"
 	"fmt"
 	"os"
+	"os/signal"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,6 +22,7 @@ import (
 var (
 	runs     = flag.Int("runs", 5, "rounds that are timed, after one that samples memory")
 	segments = flag.Int("segments", 64, "segments that wait, and that are recovered")
+	output   = flag.String("output", "/dev/stdout", "file for the tables")
 	calls    = flag.Int("calls", 10, "cold calls of a kind in each round")
 )
 
@@ -31,6 +35,8 @@ const (
 	coldFetch
 	coldMiss
 	coldAgain
+	pushCPU
+	fetchCPU
 	backlogCall
 	drainSpeed
 	redoTime
@@ -45,28 +51,51 @@ const (
 	drainRequests
 	redoRequests
 	metricCount
+	none = -1
 )
 
 func metrics() [metricCount]Metric {
-	return [metricCount]Metric{
-		coldPush:        {Title: "One call that pushes a segment, ms", Decimals: 1},
-		coldFetch:       {Title: "One call that fetches a segment, ms", Decimals: 1},
-		coldMiss:        {Title: "One call that asks for a segment that isn't there, ms", Decimals: 1},
-		coldAgain:       {Title: "One call that pushes a segment that is archived already, ms", Decimals: 1},
-		backlogCall:     {Title: fmt.Sprintf("Calls one after the other while %d segments wait: the quickest quarter takes at most, ms", backlog()), Decimals: 1},
-		drainSpeed:      {Title: fmt.Sprintf("PostgreSQL's archiver with %d segments waiting, segments/s", *segments), Decimals: 1, Better: More},
-		redoTime:        {Title: fmt.Sprintf("Redo of %d segments, s", *segments), Decimals: 2},
-		drainMemory:     {Title: "Peak memory of all processes while archiving, shared pages counted once, MiB", Decimals: 0, Plain: true},
-		drainMemoryMost: {Title: "The same as sum of each process's own peak, MiB", Decimals: 0, Plain: true},
-		redoMemory:      {Title: "Peak memory of all processes in recovery, shared pages counted once, MiB", Decimals: 0, Plain: true},
-		storedBytes:     {Title: fmt.Sprintf("Stored for %d segments, MiB", *segments), Decimals: 1},
-		pushRequests:    {Title: "Requests of one push", Decimals: 1, Plain: true},
-		fetchRequests:   {Title: "Requests of one fetch", Decimals: 1, Plain: true},
-		missRequests:    {Title: "Requests of one fetch of what isn't there", Decimals: 1, Plain: true},
-		againRequests:   {Title: "Requests of one push of what is archived already", Decimals: 1, Plain: true},
-		drainRequests:   {Title: "Requests per segment while archiving", Decimals: 2, Plain: true},
-		redoRequests:    {Title: "Requests per segment in recovery", Decimals: 2, Plain: true},
+	compressing := []string{"zstd -1", "zstd -1 + PUT"}
+	all := [metricCount]Metric{
+		coldPush:        {Title: "One call that pushes a segment, ms", Decimals: 1, Against: compressing, Peers: true},
+		coldFetch:       {Title: "One call that fetches a segment, ms", Decimals: 1, Against: compressing, Peers: true},
+		coldMiss:        {Title: "One call that asks for a segment that isn't there, ms", Decimals: 1, Peers: true},
+		coldAgain:       {Title: "One call that pushes a segment that is archived already, ms", Decimals: 1, Peers: true},
+		pushCPU:         {Title: "Processor time of one call that pushes a segment, ms", Decimals: 1, Against: compressing, Peers: true},
+		fetchCPU:        {Title: "Processor time of one call that fetches a segment, ms", Decimals: 1, Against: compressing, Peers: true},
+		backlogCall:     {Title: fmt.Sprintf("Calls one after the other while %d segments wait: the quickest quarter takes at most, ms", backlog()), Decimals: 1, Against: []string{"true"}, Peers: true},
+		drainSpeed:      {Title: fmt.Sprintf("PostgreSQL's archiver with %d segments waiting, segments/s", *segments), Decimals: 1, Better: More, Against: append(compressing, "cp"), Peers: true},
+		redoTime:        {Title: fmt.Sprintf("Redo of %d segments, s", *segments), Decimals: 2, Against: []string{"cp"}, Peers: true},
+		drainMemory:     {Title: "Peak memory of all processes while archiving, shared pages counted once, MiB"},
+		drainMemoryMost: {Title: "The same as the sum of each process's own peak, MiB"},
+		redoMemory:      {Title: "Peak memory of all processes in recovery, shared pages counted once, MiB"},
+		storedBytes:     {Title: fmt.Sprintf("Stored for %d segments, MiB", *segments), Decimals: 1, Peers: true},
+		pushRequests:    {Title: "Requests of one push", Decimals: 1},
+		fetchRequests:   {Title: "Requests of one fetch", Decimals: 1},
+		missRequests:    {Title: "Requests of one fetch of what isn't there", Decimals: 1},
+		againRequests:   {Title: "Requests of one push of what is archived already", Decimals: 1},
+		drainRequests:   {Title: "Requests per segment while archiving", Decimals: 2},
+		redoRequests:    {Title: "Requests per segment in recovery", Decimals: 2},
 	}
+	aim := func(metric int, row, of string, limit float64) {
+		all[metric].Aims = append(all[metric].Aims, Aim{row, of, limit})
+	}
+	for _, level := range []struct {
+		row           string
+		speed, stored float64
+	}{{"walship default", 1.2, 1.05}, {"walship fastest", 1.4, 1.15}} {
+		aim(backlogCall, level.row, "true", 3)
+		aim(drainSpeed, level.row, TheBestPeer, level.speed)
+		aim(redoTime, level.row, "cp", 1.35)
+		aim(drainMemory, level.row, "", 128)
+		aim(drainMemoryMost, level.row, "", 128)
+		aim(storedBytes, level.row, TheBestPeer, level.stored)
+		aim(pushRequests, level.row, "", 1)
+		aim(fetchRequests, level.row, "", 1)
+		aim(missRequests, level.row, "", 2)
+	}
+	aim(coldPush, "walship fastest", "pgBackRest zstd 1", 0.9)
+	return all
 }
 
 // backlog is how many segments wait while calls are made one after the other.
@@ -84,7 +113,10 @@ func TestWAL(t *testing.T) {
 	if *runs < 1 || *segments < 2 || *calls < 1 {
 		t.Fatal("-runs and -calls must be at least 1, and -segments at least 2")
 	}
-	b := newBench(t)
+	// Whoever interrupts it leaves nothing behind either.
+	ctx, stop := signal.NotifyContext(t.Context(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	b := newBench(ctx, t)
 	walship := pgtest.BuildWalship(t)
 	var results []*result
 	fields := map[*result][]contestant{}
@@ -93,7 +125,7 @@ func TestWAL(t *testing.T) {
 		fields[r] = contestants(p, walship)
 		for m := range r.rows {
 			for _, c := range fields[r] {
-				r.rows[m] = append(r.rows[m], Row{Name: c.name, Peer: c.peer, Floor: c.floor})
+				r.rows[m] = append(r.rows[m], Row{Name: c.name, Peer: c.peer})
 			}
 		}
 		results = append(results, r)
@@ -103,35 +135,45 @@ func TestWAL(t *testing.T) {
 			for i, c := range fields[r] {
 				progress("round %d of %d, %s: %s", round, *runs, r.place.name, c.name)
 				if !t.Run(fmt.Sprintf("%s/%s/%d", r.place.name, c.name, round), func(t *testing.T) {
-					b.measure(t, r, i, c, round == 0)
+					b.measure(ctx, t, r, i, c, round == 0)
 				}) {
 					t.FailNow()
 				}
 			}
 		}
 	}
-	shareFloors(results)
-	fmt.Println(machine())
-	for m, metric := range metrics() {
-		for _, r := range results {
-			titled := metric
-			titled.Title += " (" + r.place.name + ")"
-			WriteTable(os.Stdout, titled, r.rows[m])
-		}
+	shareFloors(results[0], results[1])
+	if err := os.WriteFile(*output, report(results), 0o644); err != nil {
+		t.Fatal(err)
 	}
 }
 
-// shareFloors holds what was measured in S3 against plain copies to a directory
-// too.
-func shareFloors(results []*result) {
-	for _, m := range []int{coldPush, coldFetch, backlogCall, drainSpeed, redoTime} {
-		for _, row := range results[0].rows[m] {
-			if row.Name == "true" || row.Name == "cp" {
-				for _, r := range results[1:] {
-					r.rows[m] = append([]Row{row}, r.rows[m]...)
-				}
+// report is what is printed in the end.
+func report(results []*result) []byte {
+	var text bytes.Buffer
+	fmt.Fprintf(&text, "%s\n\n", machine())
+	all := metrics()
+	each := func(write func(m Metric, rows []Row)) {
+		for m, metric := range all {
+			for _, r := range results {
+				titled := metric
+				titled.Title += " (" + r.place.name + ")"
+				write(titled, r.rows[m])
 			}
 		}
+	}
+	WriteAimsHead(&text)
+	each(func(m Metric, rows []Row) { WriteAims(&text, m, rows) })
+	each(func(m Metric, rows []Row) { WriteTable(&text, m, rows) })
+	return text.Bytes()
+}
+
+// shareFloors shows what copies to a directory reach beside what S3 does.
+func shareFloors(directory, s3 *result) {
+	for _, m := range []int{backlogCall, drainSpeed, redoTime} {
+		other := func(r Row) bool { return r.Name != "true" && r.Name != "cp" }
+		floors := slices.DeleteFunc(slices.Clone(directory.rows[m]), other)
+		s3.rows[m] = append(floors, s3.rows[m]...)
 	}
 }
 
