@@ -19,7 +19,7 @@ const (
 // so far ahead of its reader that memory stays bounded.
 type downloads struct {
 	s      *searcher
-	ctx    context.Context //nolint:containedctx // of the downloads, which outlast no search
+	ctx    context.Context // of the downloads
 	cancel context.CancelFunc
 	plan   []uint64 // not begun yet
 	queue  []*download

@@ -28,7 +28,7 @@ type checkpoint struct {
 // what they removed.
 type dropping struct {
 	*searcher
-	ctx         context.Context //nolint:containedctx // of the search
+	ctx         context.Context // of the search
 	targets     []target
 	checkpoints map[uint64][]checkpoint // by segment, of those that were read
 	catalog     *catalog

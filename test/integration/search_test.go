@@ -3,11 +3,15 @@
 package integration
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -110,6 +114,12 @@ func happenings() []*happening {
 	}
 }
 
+// busySite is a site where others are at work.
+type busySite struct {
+	*site
+	quiet sync.RWMutex // held by whoever wants them to pause
+}
+
 // TestSearch tells who dropped what, on every major, and goes back to right
 // before it with the flags that the search prints.
 func TestSearch(t *testing.T) {
@@ -123,20 +133,25 @@ func TestSearch(t *testing.T) {
 	for _, major := range pgtest.Majors() {
 		t.Run(major.String(), func(t *testing.T) {
 			options := append(settings[major], pgtest.SegmentSize(1), pgtest.Set("track_commit_timestamp", "on"), pgtest.Set("max_prepared_transactions", "5"))
-			s := newSite(t, major, siteOptions{encrypted: major%2 == 1, cluster: options})
+			s := &busySite{site: newSite(t, major, siteOptions{encrypted: major%2 == 1, cluster: options})}
 			s.walship(t, "backup", "push")
 			done := happenings()
+			stop := s.work(t)
 			for _, h := range done {
 				s.do(t, h)
 			}
-			s.cluster.Exec(t, "CREATE TABLE last (id int)")
+			stop()
+			s.cluster.Exec(t, "CREATE TABLE last (id int)", "SELECT pg_create_restore_point('at the end')")
+			s.cluster.Exec(t, "CHECKPOINT")
 			s.cluster.Archive(t)
 			found := s.dropped(t)
 			compareSearch(t, found, done)
 			s.checkSpans(t, found, done)
+			s.checkControl(t)
+			s.checkRecords(t)
 			for i, h := range done {
 				// One each, and all of them once.
-				if h.rows != "" && (major == 15 || i == int(major)%3) {
+				if h.rows != "" && (major == 15 || full() || i == int(major)%2) {
 					s.goBack(t, h, found)
 				}
 			}
@@ -144,8 +159,34 @@ func TestSearch(t *testing.T) {
 	}
 }
 
+// work does what others do all the time, several transactions at once, until
+// it is told to stop.
+func (s *busySite) work(t *testing.T) (stop func()) {
+	s.cluster.Exec(t, "CREATE TABLE counters (id int PRIMARY KEY, n int)", "INSERT INTO counters SELECT g, 0 FROM generate_series(1, 50) g")
+	ctx, cancel := context.WithCancel(t.Context())
+	var group sync.WaitGroup
+	for i := range 2 {
+		conn := s.cluster.Conn(t, "postgres")
+		group.Go(func() {
+			for n := i; ctx.Err() == nil; n++ {
+				s.quiet.RLock()
+				_, err := conn.Exec(t.Context(), fmt.Sprintf("UPDATE counters SET n = n + 1 WHERE id = %d", n%50+1))
+				s.quiet.RUnlock()
+				if err != nil {
+					t.Errorf("work: %v", err)
+					return
+				}
+			}
+		})
+	}
+	return func() {
+		cancel()
+		group.Wait()
+	}
+}
+
 // do does it, and notes its transaction and time.
-func (s *site) do(t *testing.T, h *happening) {
+func (s *busySite) do(t *testing.T, h *happening) {
 	t.Helper()
 	c := s.cluster
 	c.Exec(t, h.setup...)
@@ -154,6 +195,8 @@ func (s *site) do(t *testing.T, h *happening) {
 		h.before = c.SQL(t, h.rows)
 	}
 	if h.relation != "" || len(h.do) == 1 && (strings.HasPrefix(h.do[0], "VACUUM") || strings.HasPrefix(h.do[0], "DROP DATABASE")) {
+		s.quiet.Lock()
+		defer s.quiet.Unlock()
 		next := c.SQL(t, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text")
 		c.Exec(t, h.do...)
 		h.xid = next
@@ -205,6 +248,8 @@ type foundEvent struct {
 	Time      time.Time
 	XID       uint32
 	LSN       string
+	Redo      string `json:"redo_lsn"`
+	Name      string
 	Relations []foundRelation
 	Restore   []string `json:"restore_flags"`
 }
@@ -337,10 +382,54 @@ func (s *site) checkSpans(t *testing.T, found map[string]foundEvent, done []*hap
 	}
 }
 
+// checkControl finds the last checkpoint and the restore point.
+func (s *site) checkControl(t *testing.T) {
+	t.Helper()
+	var found []string
+	for _, event := range s.search(t, "--checkpoints") {
+		found = append(found, event.LSN+"|"+event.Redo)
+	}
+	if last := s.cluster.SQL(t, "SELECT checkpoint_lsn, redo_lsn FROM pg_control_checkpoint()"); !slices.Contains(found, last) {
+		t.Errorf("checkpoint %s isn't among %q", last, found)
+	}
+	if points := s.search(t, "--restore-points"); len(points) != 1 || points[0].Name != "at the end" {
+		t.Errorf("restore points: %+v", points)
+	}
+}
+
+// waldump takes the columns of a line of pg_waldump's that walship has too.
+var waldump = regexp.MustCompile(`^rmgr: (\S+) +len \(rec/tot\): +(\d+)/ *(\d+), tx: +(\d+), lsn: (\S+), prev (\S+),`)
+
+// checkRecords holds the records of a segment against pg_waldump's.
+func (s *site) checkRecords(t *testing.T) {
+	t.Helper()
+	if !s.cluster.HasTool("pg_waldump") {
+		return
+	}
+	const name = "000000010000000000000008"
+	columns := func(text string) (lines []string) {
+		for line := range strings.Lines(text) {
+			if m := waldump.FindStringSubmatch(line); m != nil {
+				m[5], m[6] = paddedLSN(m[5]), paddedLSN(m[6])
+				lines = append(lines, strings.Join(m[1:], " ")+fmt.Sprint(strings.Count(line, "blkref"), strings.Count(line, "FPW")))
+			}
+		}
+		return lines
+	}
+	file := filepath.Join(pgtest.MkdirNobody(t, s.dir, "waldump"), name)
+	s.walship(t, "wal", "fetch", "--postgres-data-directory", s.cluster.DataDir, name, file)
+	// It fails where the last record goes on in the next segment.
+	want := columns(pgtest.Run(t, s.cluster.Tool(t.Context(), t, "pg_waldump", file)).Stdout)
+	got := columns(s.walship(t, "wal", "show", "--records", name).Stdout)
+	if len(got) < 100 || !slices.Equal(got, want) {
+		t.Errorf("records of %s: %d, pg_waldump has %d\n%s", name, len(got), len(want), diff(t, strings.Join(want, "\n"), strings.Join(got, "\n")))
+	}
+}
+
 // paddedLSN makes LSNs comparable as strings.
 func paddedLSN(lsn string) string {
 	high, low, _ := strings.Cut(lsn, "/")
-	return fmt.Sprintf("%8s/%8s", high, low)
+	return fmt.Sprintf("%8s/%8s", strings.TrimLeft(high, "0"), strings.TrimLeft(low, "0"))
 }
 
 // goBack restores to right before it, by the flags that the search says.
@@ -361,4 +450,26 @@ func (s *site) goBack(t *testing.T, h *happening, found map[string]foundEvent) {
 		restored.SQLIn(t, "elsewhere", "SELECT count(*) FROM pg_class")
 	}
 	restored.Stop(t, pgtest.Immediate)
+}
+
+// TestSearchMemory: what a search holds of segments doesn't follow their size.
+func TestSearchMemory(t *testing.T) {
+	s := newSite(t, 15, siteOptions{cluster: []pgtest.Option{pgtest.SegmentSize(64)}})
+	for range 8 {
+		s.cluster.Exec(t, "CREATE TABLE IF NOT EXISTS things (id int)", "TRUNCATE things")
+		s.cluster.SwitchWAL(t)
+	}
+	s.cluster.Archive(t)
+	for _, args := range [][]string{{"--dropped"}, {"--checkpoints"}, {}} {
+		cmd := s.command(t, append([]string{"wal", "search"}, args...)...)
+		if output, err := cmd.CombinedOutput(); err != nil || len(output) < 100 {
+			t.Fatalf("search %q: %v\n%s", args, err, output)
+		}
+		const most = 256 << 10 // KiB
+		if got := cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss; got > most {
+			t.Errorf("search %q of eight segments of 64 MiB takes %d KiB, more than %d", args, got, most)
+		} else {
+			t.Logf("search %q takes %d KiB", args, got)
+		}
+	}
 }
