@@ -221,8 +221,8 @@ func (d walDescription) write(w io.Writer) {
 	if len(d.Recipients) > 0 {
 		line("recipients", strings.Join(d.Recipients, ", "))
 	}
-	for _, field := range d.fields {
-		line(strings.ReplaceAll(strings.TrimPrefix(field.Key, "wal."), "_", " "), field.Value)
+	for _, text := range summaryText(d.fields) {
+		line(text[0], text[1])
 	}
 	if d.Content != "" {
 		fmt.Fprintf(table, "\n%s", d.Content)

@@ -111,10 +111,10 @@ func (s *searcher) writeRollup(ctx context.Context, rollup *repo.Rollup) {
 }
 
 // matters tells whether a segment can hold what is looked for. One without a
-// summary can.
+// summary can, and so can one with damage, which is to be said.
 func (s *searcher) matters(summary wal.Summary) bool {
 	q := &s.query
-	if summary.Ending == 0 || q.Facts == Checkpoints {
+	if !summary.Ending.Complete() || q.Facts == Checkpoints {
 		return true
 	}
 	if (q.Facts == Transactions || q.Facts == Dropped) && (q.endsHere(summary) || mayBe(summary.Tail, wal.ResourceTransaction)) {
