@@ -30,6 +30,12 @@ const (
 	configurationName = "configuration"
 )
 
+// unfinishedName is a file in each directory but the data directory, as long
+// as the restore isn't done. The marker alone doesn't show that what lies
+// there is the restore's: a tablespace's directory may have been given to
+// another cluster since the restore was interrupted.
+const unfinishedName = ".walship-unfinished"
+
 // SettingsFile returns where Run puts the restored cluster's own walship
 // settings.
 func SettingsFile(dataDirectory string) string {
@@ -168,8 +174,14 @@ func checkPlace(pl place, data, ours bool) (used bool, err error) {
 	if !ours {
 		return false, refusef("%s %s isn't empty (it has %s): a restore never writes into an existing directory", pl.what, pl.path, names[0])
 	}
-	if _, err := root.Lstat(pgdata.ControlFileName); data && !errors.Is(err, fs.ErrNotExist) {
-		return false, refusef("%s %s holds a whole cluster: move it away, or restore elsewhere", pl.what, pl.path)
+	if data {
+		if _, err := root.Lstat(pgdata.ControlFileName); !errors.Is(err, fs.ErrNotExist) {
+			return false, refusef("%s %s holds a whole cluster: move it away, or restore elsewhere", pl.what, pl.path)
+		}
+		return true, nil
+	}
+	if _, err := root.Lstat(unfinishedName); err != nil {
+		return false, refusef("%s %s isn't empty (it has %s), and not by the restore into that data directory that was interrupted: move it away, or restore elsewhere", pl.what, pl.path, names[0])
 	}
 	return true, nil
 }
@@ -283,6 +295,9 @@ func (d *destination) open(p *Plan) (err error) {
 		if d.wal, err = makePlace(p.WALDirectory); err != nil {
 			return err
 		}
+		if err := claim(d.wal); err != nil {
+			return err
+		}
 	}
 	for _, t := range p.Tablespaces {
 		oid := strconv.FormatUint(uint64(t.OID), 10)
@@ -295,6 +310,28 @@ func (d *destination) open(p *Plan) (err error) {
 			return err
 		}
 		d.spaces[oid] = space
+		if err := claim(space); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// claim marks a directory as one that the restore fills.
+func claim(root *os.Root) error {
+	file, err := root.OpenFile(unfinishedName, os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("mark %s: %w", root.Name(), err)
+	}
+	return file.Close()
+}
+
+// release takes the marks of claim away.
+func (d *destination) release() error {
+	for _, root := range d.roots()[1:] {
+		if err := errors.Join(root.Remove(unfinishedName), durable.SyncDir(root, ".")); err != nil {
+			return fmt.Errorf("remove the mark from %s: %w", root.Name(), err)
+		}
 	}
 	return nil
 }
@@ -320,7 +357,8 @@ func makePlace(path string) (*os.Root, error) {
 	return root, nil
 }
 
-// empty removes everything in a directory, but not the directory.
+// empty removes everything in a directory, but not the directory, and not the
+// mark that whoever goes on needs to see if this is interrupted.
 func empty(path string) error {
 	root, err := os.OpenRoot(path)
 	if err != nil {
@@ -332,6 +370,7 @@ func empty(path string) error {
 		if err != nil {
 			return fmt.Errorf("empty directory %s: %w", path, err)
 		}
+		names = slices.DeleteFunc(names, func(name string) bool { return name == unfinishedName })
 		if len(names) == 0 {
 			return nil
 		}

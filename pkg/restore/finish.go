@@ -153,6 +153,9 @@ func (d *destination) commit(control []byte) error {
 	if err := durable.WriteFile(d.data, pgdata.ControlFileName, control, 0o600); err != nil {
 		return fmt.Errorf("put %s in place: %w", pgdata.ControlFileName, err)
 	}
+	if err := d.release(); err != nil {
+		return err
+	}
 	d.marker.Completed = true
 	return d.writeMarker()
 }

@@ -311,6 +311,36 @@ func TestRunKeepsStartedCluster(t *testing.T) {
 	}
 }
 
+// TestRunKeepsOthersTablespace is fault 44: since a restore was interrupted, its
+// tablespace's directory has been emptied and given to another cluster.
+func TestRunKeepsOthersTablespace(t *testing.T) {
+	r, work := makeRepository(), t.TempDir()
+	smallBackup().commit(t, r)
+	q := request(work)
+	write(t, q.Directory+"/leftover", "x")
+	write(t, work+"/fast/PG_15_202209061/5/16401", "live")
+	write(t, StateDirectory(q.Directory)+"/restore.json",
+		`{"format": 1, "backup": "20261120T090000Z", "places": ["`+q.Directory+`", "`+work+`/fast"]}`)
+	if err := os.Chmod(StateDirectory(q.Directory), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	before := paths(t, work)
+	var refused *RefusedError
+	if _, err := restoreInto(t, r, q); !errors.As(err, &refused) || !strings.Contains(err.Error(), "tablespace 16400 "+work+"/fast isn't empty") {
+		t.Errorf("Run: %v; want a refusal that names the tablespace", err)
+	}
+	if after := paths(t, work); after != before {
+		t.Errorf("there was\n%s\nand now is\n%s", before, after)
+	}
+	write(t, work+"/fast/"+unfinishedName, "")
+	if _, err := restoreInto(t, r, q); err != nil {
+		t.Errorf("Run over its own leftovers: %v", err)
+	}
+	if got := paths(t, work+"/fast"); got != ".\nPG_15_202209061\nPG_15_202209061/5\nPG_15_202209061/5/16401" {
+		t.Errorf("the tablespace has\n%s", got)
+	}
+}
+
 // TestRunCancelled is fault 2, a restore that stops in the middle.
 func TestRunCancelled(t *testing.T) {
 	r, work := makeRepository(), t.TempDir()
