@@ -469,3 +469,19 @@ func TestPushChanging(t *testing.T) {
 		t.Errorf("a file that changes: %v", err)
 	}
 }
+
+// Fault 6: where nothing can be remembered, segments are archived all the same.
+func TestBatchWithoutRecords(t *testing.T) {
+	s := newServer(t, 5, "a")
+	if err := s.state.WriteFile(doneFolder, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range s.row {
+		if _, had, err := s.call(t, name); err != nil || had {
+			t.Errorf("%s: %t, %v", name, had, err)
+		}
+	}
+	if stored := slices.Compact(slices.Sorted(slices.Values(s.puts))); !slices.Equal(stored, s.row) {
+		t.Errorf("stored: %v", stored)
+	}
+}
