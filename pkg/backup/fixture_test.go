@@ -129,10 +129,27 @@ func (s *site) use(t *testing.T, store storage.Store) {
 func (s *site) archiveWAL(t *testing.T, segments ...uint64) {
 	t.Helper()
 	for _, n := range segments {
-		key := s.repository.FileKey(testSystemID, wal.SegmentName(1, n, testSegment))
-		if _, err := s.store.Put(t.Context(), key, strings.NewReader("wal")); err != nil {
-			t.Fatal(err)
-		}
+		s.archiveAs(t, s.repository.Sealer, n)
+	}
+}
+
+// archiveAs puts a segment in the repository as another's sealer makes it.
+func (s *site) archiveAs(t *testing.T, sealer *object.Sealer, segment uint64) {
+	t.Helper()
+	name := wal.SegmentName(1, segment, testSegment)
+	var sealed bytes.Buffer
+	w, err := sealer.Seal(&sealed, repo.Header(testSystemID, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write([]byte("wal")); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.store.Put(t.Context(), s.repository.FileKey(testSystemID, name), &sealed); err != nil {
+		t.Fatal(err)
 	}
 }
 

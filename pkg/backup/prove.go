@@ -9,8 +9,11 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/walship/walship/pkg/archive"
 	"github.com/walship/walship/pkg/pgdata"
+	"github.com/walship/walship/pkg/repo"
 	"github.com/walship/walship/pkg/storage"
 	"github.com/walship/walship/pkg/wal"
 )
@@ -40,7 +43,7 @@ func (r *run) proveWAL(ctx context.Context) error {
 		left := len(missing) + len(unsure)
 		switch {
 		case err == nil && left == 0:
-			return nil
+			return r.checkHeaders(ctx)
 		case err != nil && (ctx.Err() != nil || lasting(err)):
 			return err
 		case err == nil && left != known:
@@ -115,6 +118,36 @@ func handedOver(dir, segment string) (bool, error) {
 		return true, nil
 	}
 	return false, there
+}
+
+// headersAtOnce is how many headers of segments are read at a time.
+const headersAtOnce = 8
+
+// checkHeaders holds the header of every segment that the backup needs against
+// what it must be. A push remembers for a short time which repository it
+// writes to: if this one was made anew at the same URL meanwhile, segments
+// carry the old one's id, and no restore would take them.
+func (r *run) checkHeaders(ctx context.Context) error {
+	b := &r.record
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(headersAtOnce)
+	for n := wal.SegmentNumber(b.StartLSN, b.SegmentSize); n <= wal.SegmentNumber(b.StopLSN-1, b.SegmentSize); n++ {
+		name := wal.SegmentName(b.Timeline, n, b.SegmentSize)
+		group.Go(func() error {
+			header, err := archive.ReadHeader(ctx, r.repository, r.repository.FileKey(b.SystemID, name))
+			if err != nil {
+				return fmt.Errorf("check the WAL that the backup needs: %w", err)
+			}
+			want := repo.Header(b.SystemID, name)
+			if header.Repository != r.repository.Info.ID || header.Kind != want.Kind || header.SystemID != want.SystemID || header.Name != want.Name {
+				return fmt.Errorf("%s, which the backup needs, was stored as %s %s of cluster %d in repository %s, and this is repository %s: "+
+					"if it was made anew at this place, take the backup again in %s", name, header.Kind, header.Name, header.SystemID,
+					header.Repository, r.repository.Info.ID, archive.KnownLife)
+			}
+			return nil
+		})
+	}
+	return group.Wait()
 }
 
 // lasting tells errors that no waiting ends.

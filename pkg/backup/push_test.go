@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/walship/walship/pkg/object"
 	"github.com/walship/walship/pkg/pgdata"
 	"github.com/walship/walship/pkg/postgres"
 	"github.com/walship/walship/pkg/repo"
@@ -230,6 +231,16 @@ func TestProveWAL(t *testing.T) { // fault 38
 		s.options.WALTimeout = 300 * time.Millisecond
 		_, err := s.push(t.Context())
 		if err == nil || !strings.Contains(err.Error(), "000000010000000000000007, which the backup needs, is in the repository, but") {
+			t.Errorf("got %v, want an error that names the segment", err)
+		}
+		s.noBackup(t)
+	})
+	t.Run("another repository's", func(t *testing.T) {
+		s := newSite(t)
+		s.archiveWAL(t, 7)
+		s.archiveAs(t, &object.Sealer{Repository: strings.Repeat("f", 32)}, 6)
+		_, err := s.push(t.Context())
+		if err == nil || !strings.Contains(err.Error(), "000000010000000000000006, which the backup needs, was stored as") {
 			t.Errorf("got %v, want an error that names the segment", err)
 		}
 		s.noBackup(t)
