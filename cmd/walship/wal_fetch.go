@@ -33,24 +33,38 @@ func (e *environment) fetchWAL(c *cli.Context, file, dest string) error {
 	if o.Standby, err = isStandby(s.dataDirectory); err != nil {
 		return err
 	}
-	run := archive.RecoveryRun(s.dataDirectory)
-	ahead := settings.WAL.Prefetch > 0 && run != "" && s.segmentSize > 0 &&
-		name.Kind == wal.KindSegment && filepath.Base(dest) == archive.RecoveryFile
-	if o.Standby || ahead {
-		state, err := e.state(s.systemID, s.dataDirectory)
-		if err != nil {
-			e.logger().Warn("there is no state folder, so that nothing is fetched ahead and no standby can be told to wait in an outage", "error", err)
-		} else {
-			defer state.Close()
-			if o.Standby {
-				o.Unknown = &archive.UnknownRecord{State: state, Run: run}
-			}
-			if ahead {
-				o.Ahead = e.ahead(s, run, dest, state)
-			}
-		}
+	if state := e.remember(&o, s, name, dest); state != nil {
+		defer state.Close()
 	}
 	return archive.Fetch(ctx, e.openToRead, name, dest, o)
+}
+
+// remember gives a fetch what this recovery run's other calls left for it, and
+// returns the folder where that is; nil where there is none.
+func (e *environment) remember(o *archive.FetchOptions, s server, name wal.FileName, dest string) *os.Root {
+	run := archive.RecoveryRun(s.dataDirectory)
+	ahead := e.settings.WAL.Prefetch > 0 && run != "" && s.segmentSize > 0 &&
+		name.Kind == wal.KindSegment && filepath.Base(dest) == archive.RecoveryFile
+	if !o.Standby && !ahead {
+		return nil
+	}
+	state, err := e.state(s.systemID, s.dataDirectory)
+	switch {
+	case err != nil && o.Standby:
+		e.logger().Warn("there is no state folder, so that the standby can't be told to wait in an outage", "error", err)
+	case err != nil:
+		e.logger().Info("there is no state folder, so that nothing is fetched ahead", "error", err)
+	}
+	if err != nil {
+		return nil
+	}
+	if o.Standby {
+		o.Unknown = &archive.UnknownRecord{State: state, Run: run}
+	}
+	if ahead {
+		o.Ahead = e.ahead(s, run, dest, state)
+	}
+	return state
 }
 
 // openToRead opens the repository for reading, and says when no further try

@@ -153,23 +153,25 @@ func (a *Ahead) report(q asked, name wal.FileName, have, absent bool) {
 		}
 		return
 	}
-	defer q.conn.Close()
-	word := ""
-	switch {
-	case have:
-		word = reportHave
-	case absent:
-		word = reportAbsent
-	default:
-		return
-	}
-	err := q.conn.SetDeadline(time.Now().Add(askTimeout))
-	if err == nil {
-		_, err = fmt.Fprintln(q.conn, word)
-	}
-	if err != nil {
+	err := sayHow(q.conn, have, absent)
+	if err = errors.Join(err, q.conn.Close()); err != nil {
 		a.Log.Debug("the process that fetches ahead didn't hear how a fetch ended", "error", err)
 	}
+}
+
+func sayHow(conn net.Conn, have, absent bool) error {
+	if !have && !absent {
+		return nil
+	}
+	word := reportHave
+	if absent {
+		word = reportAbsent
+	}
+	if err := conn.SetDeadline(time.Now().Add(askTimeout)); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(conn, word)
+	return err
 }
 
 // streak is the last segment that a recovery run got while nothing was

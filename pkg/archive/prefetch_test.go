@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -60,19 +61,39 @@ func (c *counted) count(name string) int {
 // recovery is a server in recovery, with a folder for WAL and one for state.
 type recovery struct {
 	*site
-	storage *counted
-	state   *os.Root
-	key     string
-	over    atomic.Bool
-	started atomic.Int32
-	ended   chan error // of each process that fetched ahead
-	running sync.WaitGroup
+	storage  *counted
+	state    *os.Root
+	key      string
+	over     atomic.Bool
+	patience time.Duration // of a fetch
+	started  atomic.Int32
+	ended    chan error // of each process that fetched ahead
+	running  sync.WaitGroup
+	log      lockedBuffer
+}
+
+// lockedBuffer is what several processes print.
+type lockedBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
 }
 
 // newRecovery makes a site with n segments of timeline 1 and a recovery.
 func newRecovery(t *testing.T, n int) *recovery {
 	t.Helper()
-	r := &recovery{site: newSite(t, true), key: "run-1", ended: make(chan error, 100)}
+	r := &recovery{site: newSite(t, true), key: "run-1", patience: 10 * time.Second, ended: make(chan error, 100)}
 	for i := range n {
 		r.archive(t, numbered(1, i+1), byte('a'+i))
 	}
@@ -129,7 +150,7 @@ func (r *recovery) prefetch() {
 func (r *recovery) options() PrefetchOptions {
 	return PrefetchOptions{
 		SystemID: cluster, SegmentSize: segmentSize, Segments: 4, Workers: 2,
-		State: r.state, Key: r.key, Folder: r.dir, Over: r.over.Load, Log: quiet,
+		State: r.state, Key: r.key, Folder: r.dir, Over: r.over.Load, Log: slog.New(slog.NewTextHandler(&r.log, nil)),
 	}
 }
 
@@ -176,7 +197,7 @@ func (r *recovery) ask(t *testing.T, name string, o FetchOptions) ([]byte, error
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), r.patience)
 	defer cancel()
 	o.SystemID, o.Ahead, o.Log = cluster, r.ahead(t), quiet
 	if err := Fetch(ctx, r.open, parse(t, name), path, o); err != nil {
@@ -408,6 +429,7 @@ func TestPrefetchOutage(t *testing.T) {
 		r.gets(t, numbered(1, i+1), byte('a'+i))
 	}
 	var asked atomic.Int32
+	r.patience = 2 * time.Second
 	r.storage.fault(func(context.Context, string) error {
 		asked.Add(1)
 		return errors.New("503 SlowDown")

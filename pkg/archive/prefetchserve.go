@@ -187,9 +187,9 @@ func (p *prefetcher) accept(ctx context.Context, listener net.Listener) {
 			return
 		}
 		running.Go(func() {
-			defer conn.Close()
-			defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
-			if err := p.serve(ctx, conn); err != nil {
+			stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+			defer stop()
+			if err := errors.Join(p.serve(ctx, conn), conn.Close()); err != nil {
 				p.o.Log.Debug("an asker went away", "error", err)
 			}
 		})

@@ -238,9 +238,9 @@ func TestPrefetchKilled(t *testing.T) {
 	}
 }
 
-// TestPrefetchFullDisk recovers with room for few segments where WAL goes, and
-// without a state folder: fault 6.
-func TestPrefetchFullDisk(t *testing.T) {
+// TestPrefetchPlaces recovers with WAL on another disk than everything else,
+// and without a place for what walship remembers.
+func TestPrefetchPlaces(t *testing.T) {
 	site := prefetched(t, 15, siteOptions{})
 	c := site.cluster
 	site.backup(t, c)
@@ -248,29 +248,30 @@ func TestPrefetchFullDisk(t *testing.T) {
 	want := c.Dump(t, "postgres")
 	c.Stop(t, pgtest.Fast)
 
-	t.Run("WAL", func(t *testing.T) {
-		restored := site.restore(t, "small")
+	t.Run("WAL on another disk", func(t *testing.T) {
+		restored := site.restore(t, "linked")
 		disk := pgtest.MkdirNobody(t, site.dir, "disk")
-		if err := syscall.Mount("none", disk, "tmpfs", 0, "size=10m,uid=65534,gid=65534,mode=700"); err != nil {
+		if err := syscall.Mount("none", disk, "tmpfs", 0, "size=400m,uid=65534,gid=65534,mode=700"); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() {
-			if err := syscall.Unmount(disk, 0); err != nil {
+			if err := syscall.Unmount(disk, syscall.MNT_DETACH); err != nil {
 				t.Error(err)
 			}
 		})
 		moveWAL(t, restored, disk)
-		// Restartpoints remove what was replayed.
-		restored.AppendConf(t, "max_wal_size = 2MB\nmin_wal_size = 2MB\nwal_recycle = off")
 		restored.Start(t)
 		restored.WaitPromoted(t)
+		site.noPrefetch(t, restored)
 		if got := restored.Dump(t, "postgres"); got != want {
 			t.Errorf("the restored database differs:\n%s", diff(t, want, got))
 		}
-		site.noPrefetch(t, restored)
+		if n := fetchedAhead(t, restored); n < 30 {
+			t.Errorf("%d segments were fetched ahead:\n%s", n, restored.Log(t))
+		}
 		restored.Stop(t, pgtest.Fast)
 	})
-	t.Run("state", func(t *testing.T) {
+	t.Run("no state folder", func(t *testing.T) {
 		restored := site.restore(t, "stateless")
 		state := filepath.Join(site.dir, "state")
 		if err := os.Rename(state, state+".away"); err != nil {
