@@ -33,15 +33,15 @@ func (e *environment) fetchWAL(c *cli.Context, file, dest string) error {
 	if o.Standby, err = isStandby(s.dataDirectory); err != nil {
 		return err
 	}
-	if state := e.remember(&o, s, name, dest); state != nil {
+	if state := e.recoveryState(&o, s, name, dest); state != nil {
 		defer state.Close()
 	}
 	return archive.Fetch(ctx, e.openToRead, name, dest, o)
 }
 
-// remember gives a fetch what this recovery run's other calls left for it, and
+// recoveryState gives a fetch what this recovery run's other calls left for it, and
 // returns the folder where that is; nil where there is none.
-func (e *environment) remember(o *archive.FetchOptions, s server, name wal.FileName, dest string) *os.Root {
+func (e *environment) recoveryState(o *archive.FetchOptions, s server, name wal.FileName, dest string) *os.Root {
 	run := archive.RecoveryRun(s.dataDirectory)
 	ahead := e.settings.WAL.Prefetch > 0 && run != "" && s.segmentSize > 0 &&
 		name.Kind == wal.KindSegment && filepath.Base(dest) == archive.RecoveryFile
