@@ -36,8 +36,12 @@ func (p *push) compare(ctx context.Context) error {
 	if p.sameWAL(p.summary, header.Fields) {
 		return nil
 	}
-	return fmt.Errorf("%w: object %s in the repository has other content (%s, here %s): another server archives under this cluster's name; "+
-		"stop one of them, and give a copy that was promoted or cloned a repository of its own", ErrConflict, p.key, header.Digest, digest)
+	other := fmt.Sprintf("%s, here %s", header.Digest, digest)
+	if where := p.difference(ctx, header); where != "" {
+		other = where
+	}
+	return fmt.Errorf("%w: object %s in the repository has other content (%s): another server archives timeline %d under this cluster's name; "+
+		"stop one of them, and give a copy that was promoted or cloned a repository of its own", ErrConflict, p.key, other, p.name.Timeline)
 }
 
 // sameWAL says whether the stored segment has the same records up to the same

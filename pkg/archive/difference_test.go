@@ -1,0 +1,53 @@
+package archive
+
+import (
+	"errors"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Fault 25: a conflict says where the two servers parted.
+func TestConflictSaysWhere(t *testing.T) {
+	name := parse(t, first)
+	start := name.Start(segmentSize)
+	one, _ := chained(name, 0, "one")
+	other, _ := chained(name, 0, "two")
+	longer, _ := chained(name, 0, "a longer text")
+	elsewhere, _ := chained(name, 8, "one")
+	switched := append([]byte(nil), one...)
+	clear(switched[72:100]) // without the switch behind the first record
+	for what, c := range map[string]struct {
+		data   []byte
+		sealed string // what can be said without an identity
+		read   string // what can be said with one
+	}{
+		"content": {other, "records between " + (start + 40).String() + " and ", "the first record that differs is at " + (start + 40).String()},
+		"length":  {longer, "records between ", "at " + (start + 40).String()},
+		"link":    {elsewhere, "from their first record on", "at " + (start + 40).String()},
+		"less":    {switched, "its WAL ends at " + (start + segmentSize).String(), "at " + (start + 72).String()},
+	} {
+		for _, readable := range []bool{false, true} {
+			s := newSite(t, true)
+			if _, err := s.push(t, s.write(t, first, one)); err != nil {
+				t.Fatal(err)
+			}
+			want := c.read
+			if !readable {
+				s.Opener.Identities = nil
+				want = c.sealed
+			}
+			_, err := s.push(t, s.write(t, first, c.data))
+			if !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s, readable %t: %v; want %q", what, readable, err, want)
+			}
+		}
+	}
+	s := newSite(t, false)
+	for _, text := range []string{"one", "two"} {
+		_, err := s.push(t, s.write(t, second+".00000028.backup", []byte(text)))
+		if text == "two" && (!errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), filepath.Base(second))) {
+			t.Errorf("a backup history file: %v", err)
+		}
+	}
+}
