@@ -31,6 +31,8 @@ const (
 	keyDemands       = keyPrefix + "demands"
 	keyRestorePoints = keyPrefix + "restore_points"
 	keyRestorePoint  = keyPrefix + "restore_point." // and a number from 1
+	keyTablespaces   = keyPrefix + "tablespaces"
+	keyTablespace    = keyPrefix + "tablespace." // and a number from 1
 
 	chainPrefix = "sha256:"
 	// maxRestorePointBytes bounds the restore points of a summary, so that
@@ -75,6 +77,12 @@ func (s Summary) Fields() []Field {
 	fields = append(fields, Field{keyRestorePoints, strconv.FormatUint(s.RestorePointCount, 10)})
 	for i, point := range s.RestorePoints {
 		fields = append(fields, Field{keyRestorePoint + strconv.Itoa(i+1), point.encode()})
+	}
+	if s.TablespaceCount > 0 {
+		fields = append(fields, Field{keyTablespaces, strconv.FormatUint(s.TablespaceCount, 10)})
+	}
+	for i, t := range s.Tablespaces {
+		fields = append(fields, Field{keyTablespace + strconv.Itoa(i+1), t.encode()})
 	}
 	return fields
 }
@@ -129,6 +137,7 @@ func (p *summaryParser) summary() Summary {
 		Demands: take(p, keyDemands, false, parseDemands),
 
 		RestorePointCount: take(p, keyRestorePoints, true, parseCount),
+		TablespaceCount:   take(p, keyTablespaces, false, parseCount),
 	}
 	if s.Stops > 0 {
 		s.MinTime = take(p, keyMinTime, true, parseTimestamp)
@@ -140,6 +149,13 @@ func (p *summaryParser) summary() Summary {
 			break
 		}
 		s.RestorePoints = append(s.RestorePoints, take(p, key, true, parseRestorePoint))
+	}
+	for i := range min(s.TablespaceCount, maxTablespaces) {
+		key := keyTablespace + strconv.FormatUint(i+1, 10)
+		if _, ok := p.values[key]; !ok {
+			break
+		}
+		s.Tablespaces = append(s.Tablespaces, take(p, key, true, parseTablespace))
 	}
 	return s
 }

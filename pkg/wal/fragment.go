@@ -105,6 +105,9 @@ func (f Fragment) count(s *Summary, lsn LSN) error {
 		}
 		s.stop(action, at)
 	}
+	if s.addTablespace(&record, &contents) != nil {
+		s.TablespaceCount++ // its path is longer than what is known of it
+	}
 	switch kind, _ := record.ControlKind(); kind {
 	case ControlRestorePoint:
 		point, err := record.RestorePoint(&contents)

@@ -69,4 +69,5 @@ func (s *Summary) addCounts(next Summary) {
 		s.RestorePointCount++
 	}
 	s.RestorePointCount += next.RestorePointCount - uint64(len(next.RestorePoints))
+	s.addTablespaces(next)
 }

@@ -83,6 +83,11 @@ type Summary struct {
 	// as there is room for; RestorePointCount counts all.
 	RestorePoints     []RestorePoint
 	RestorePointCount uint64
+
+	// Tablespaces lists the first of the tablespaces that are created, as
+	// many as there is room for; TablespaceCount counts all.
+	Tablespaces     []CreatedTablespace
+	TablespaceCount uint64
 }
 
 // stop counts a record that can stop a recovery by time.
@@ -206,6 +211,11 @@ func (s *summarizer) decode(r *Record) error {
 		return s.addTransaction(r)
 	case ResourceXLOG:
 		return s.addControl(r)
+	case ResourceTablespace:
+		if err := r.Decode(&s.contents); err != nil {
+			return err
+		}
+		return s.addTablespace(r, &s.contents)
 	}
 	return nil
 }

@@ -322,6 +322,48 @@ func TestParseSummary(t *testing.T) {
 	}
 }
 
+// TestTablespaces lists where tablespaces are created, whole records and one
+// that crosses a boundary.
+func TestTablespaces(t *testing.T) {
+	create := func(path string) []byte { return append([]byte{0xA4, 6, 0, 0}, path+"\x00"...) }
+	w := newWAL(5 * testSegmentSize)
+	first := w.record(ResourceTablespace, 0x00, 700, create("/srv/\"fast\"\n"))
+	w.record(ResourceTablespace, 0x00, 700, create("")) // in place
+	w.record(ResourceTablespace, 0x10, 700, []byte{0xA4, 6, 0, 0})
+	w.fillTo(6*testSegmentSize - 32)
+	crossing := w.record(ResourceTablespace, 0x00, 701, create("/srv/crosses"))
+	w.fillTo(7*testSegmentSize - 32)
+	w.record(ResourceTablespace, 0x00, 702, create("/srv/"+strings.Repeat("x", 200))) // too long to be joined
+	for range 20 {
+		w.record(ResourceTablespace, 0x00, 703, create("/srv/"+strings.Repeat("y", 200)))
+	}
+	w.noop(100)
+	all := checkAll(t, w)
+	for i, want := range []struct {
+		listed int
+		count  uint64
+	}{{1, 1}, {0, 0}, {14, 20}} {
+		s := all[i]
+		if len(s.Tablespaces) != want.listed || s.TablespaceCount != want.count {
+			t.Errorf("segment %d creates %d tablespaces and lists %d, want %d and %d", i, s.TablespaceCount, len(s.Tablespaces), want.count, want.listed)
+		}
+		if parsed, err := ParseSummary(s.Fields()); err != nil || !reflect.DeepEqual(parsed.Tablespaces, s.Tablespaces) || parsed.TablespaceCount != s.TablespaceCount {
+			t.Errorf("segment %d is read back as %+v, %v", i, parsed.Tablespaces, err)
+		}
+	}
+	total, err := all[0].Append(all[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []CreatedTablespace{{first, "/srv/\"fast\"\n"}, {crossing, "/srv/crosses"}}
+	if !reflect.DeepEqual(total.Tablespaces, want) || total.TablespaceCount != 2 {
+		t.Errorf("two segments create %+v of %d, want %+v", total.Tablespaces, total.TablespaceCount, want)
+	}
+	if total, err = total.Append(all[2]); err != nil || total.TablespaceCount != 23 {
+		t.Errorf("three segments create %d (%v), want 23", total.TablespaceCount, err)
+	}
+}
+
 // TestDemands is rule 5: the greatest values count, wherever the record lies.
 func TestDemands(t *testing.T) {
 	w := newWAL(5 * testSegmentSize)
