@@ -70,20 +70,24 @@ func (p *Plan) lookBack(ctx context.Context, c Catalogue, numbers []uint64, size
 	return whole, nil
 }
 
-// judgeDemands finds what the WAL to be replayed demands of the server's
-// settings. With less, the server would pause before the target.
+// judgeDemands finds what the WAL to be replayed demands: of the server's
+// settings, with less of which the server would pause before the target, and
+// of the directories where it creates tablespaces.
 func (p *Plan) judgeDemands(ctx context.Context, c Catalogue, there archived, first, last uint64) error {
 	whole, err := p.lookBack(ctx, c, there.numbers(first, last), p.record.SegmentSize, func(s wal.Summary) bool {
 		p.demands = p.demands.Max(s.Demands)
+		p.noteCreated(s)
 		return true
 	})
 	if err != nil {
 		return err
 	}
+	p.warnOfCreated()
 	if p.demands.Minimal {
 		p.Warnings = append(p.Warnings, "wal_level was minimal at some time since the backup (not verified), and no recovery goes on behind that: if the target isn't before it, start from a later backup")
 	}
 	if !whole {
+		p.Notes = append(p.Notes, "not all of the WAL could be searched for tablespaces that the original created since the backup began: recovery makes those in the same places")
 		p.Notes = append(p.Notes, "not all of the WAL could be searched for changes of the server's settings: if the server pauses early and its log says that parameter settings are insufficient, raise those in postgresql.auto.conf and start it again")
 	}
 	return nil

@@ -107,6 +107,9 @@ type Plan struct {
 	history wal.History
 	point   wal.LSN // of the target's restore point; 0: not known
 	demands wal.Demands
+
+	created         []string // directories of tablespaces that the recovery makes
+	createdUnlisted bool     // there are more, whose directories aren't known
 }
 
 // PlannedTarget is the target as it is written to the settings.

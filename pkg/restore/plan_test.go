@@ -468,6 +468,50 @@ func TestPlanRaisesSettings(t *testing.T) {
 	}
 }
 
+// TestPlanFindsCreatedTablespaces names those that the recovery makes: not
+// those that the backup has, nor those that are created behind the target.
+func TestPlanFindsCreatedTablespaces(t *testing.T) {
+	c := threeDeep()
+	c.summaries = map[string]wal.Summary{}
+	for _, name := range c.files {
+		c.summaries[name] = wal.Summary{Ending: wal.EndingFull}
+	}
+	create := func(path string, positions ...wal.LSN) wal.Summary {
+		s := wal.Summary{Ending: wal.EndingFull, TablespaceCount: uint64(len(positions))}
+		for i, lsn := range positions {
+			s.Tablespaces = append(s.Tablespaces, wal.CreatedTablespace{LSN: lsn, Path: fmt.Sprint(path, i)})
+		}
+		return s
+	}
+	c.summaries["000000030000000000000009"] = create("/srv/nine", at(9, 0x10), at(9, 0x80))
+	c.summaries["00000004000000000000000B"] = create("/srv/eleven", at(11, 0x100), at(11, 0x200))
+	unlisted := create("/srv/thirteen", at(13, 0x100))
+	unlisted.TablespaceCount++
+	c.summaries["00000004000000000000000D"] = unlisted
+	for _, test := range []struct {
+		target Target
+		want   []string
+		more   bool
+	}{
+		{Target{Kind: TargetImmediate}, []string{"/srv/nine1"}, false},
+		{Target{Kind: TargetLSN, LSN: at(11, 0x100)}, []string{"/srv/eleven0", "/srv/nine1"}, false},
+		{Target{Kind: TargetLatest}, []string{"/srv/eleven0", "/srv/eleven1", "/srv/nine1", "/srv/thirteen0"}, true},
+	} {
+		p, err := plan(t, c, Request{Target: test.target, Backup: "20261120T090000Z"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		warnings := len(test.want)
+		if test.more {
+			warnings++
+		}
+		slices.Sort(p.created)
+		if !slices.Equal(p.created, test.want) || len(p.Warnings) != warnings || p.createdUnlisted != test.more {
+			t.Errorf("%s: tablespaces %q, warnings %q; want %q", test.target, p.created, p.Warnings, test.want)
+		}
+	}
+}
+
 func TestPlanLooksForLSN(t *testing.T) {
 	c := threeDeep()
 	c.summaries = map[string]wal.Summary{"00000004000000000000000D": {Ending: wal.EndingFull, Last: at(13, 0x500)}}

@@ -341,6 +341,37 @@ func TestRunKeepsOthersTablespace(t *testing.T) {
 	}
 }
 
+// TestRunCreatedTablespace is fault 44: recovery would make a tablespace where
+// the original has it.
+func TestRunCreatedTablespace(t *testing.T) {
+	r, work := makeRepository(), t.TempDir()
+	smallBackup().commit(t, r)
+	run := func() error {
+		p, err := MakePlan(context.Background(), Of(r), request(work))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.created = []string{work + "/created"}
+		_, err = Run(context.Background(), r, p, quiet)
+		return err
+	}
+	write(t, work+"/created/PG_15_202209061/5/16500", "live")
+	before := paths(t, work)
+	var refused *RefusedError
+	if err := run(); !errors.As(err, &refused) || !strings.Contains(err.Error(), "makes a tablespace in "+work+"/created") {
+		t.Errorf("Run: %v; want a refusal that names the directory", err)
+	}
+	if after := paths(t, work); after != before {
+		t.Errorf("there was\n%s\nand now is\n%s", before, after)
+	}
+	if err := os.RemoveAll(work + "/created/PG_15_202209061"); err != nil {
+		t.Fatal(err)
+	}
+	if err := run(); err != nil {
+		t.Errorf("with an empty directory: %v", err)
+	}
+}
+
 // TestRunCancelled is fault 2, a restore that stops in the middle.
 func TestRunCancelled(t *testing.T) {
 	r, work := makeRepository(), t.TempDir()

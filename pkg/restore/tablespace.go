@@ -1,12 +1,17 @@
 package restore
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/walship/walship/pkg/wal"
 )
 
 // mapTablespaces settles where each tablespace is restored. The keys of
@@ -46,6 +51,47 @@ func (p *Plan) tablespaceNames() string {
 		names = append(names, fmt.Sprintf("%s (OID %d)", t.Location, t.OID))
 	}
 	return strings.Join(names, ", ")
+}
+
+// noteCreated notes the tablespaces that the recovery is going to make.
+func (p *Plan) noteCreated(s wal.Summary) {
+	p.createdUnlisted = p.createdUnlisted || s.TablespaceCount > uint64(len(s.Tablespaces))
+	for _, t := range s.Tablespaces {
+		behind := p.target.Kind == TargetLSN && t.LSN > p.target.LSN || p.target.Kind == TargetImmediate && t.LSN >= p.record.StopLSN
+		if t.LSN >= p.record.StartLSN && !behind && !slices.Contains(p.created, t.Path) {
+			p.created = append(p.created, t.Path)
+		}
+	}
+}
+
+// warnOfCreated says what becomes of tablespaces that were created since the
+// backup. Replaying that makes them where they were, whatever the mapping
+// (create_tablespace_directories of src/backend/commands/tablespace.c).
+func (p *Plan) warnOfCreated() {
+	const what = "recovery makes it in the same place, so that directory must be there, empty, the property of the server's user, and no other cluster's"
+	for _, path := range p.created {
+		p.Warnings = append(p.Warnings, fmt.Sprintf("the original created a tablespace in %s since the backup began (not verified): %s", path, what))
+	}
+	if p.createdUnlisted {
+		p.Warnings = append(p.Warnings, "the original created more tablespaces since the backup began (not verified), whose directories aren't known: "+
+			"recovery makes them in the same places, so on the original's host start from a later backup")
+	}
+}
+
+// checkCreated refuses a recovery that would write into a directory that is in
+// use: the original's own, above all, where the restore is on its host.
+func (p *Plan) checkCreated() error {
+	for _, path := range p.created {
+		entries, err := os.ReadDir(path)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return refusef("recovery makes a tablespace in %s, as the original did since the backup began, and whether that is free can't be seen: %v", path, err)
+		}
+		if len(entries) > 0 {
+			return refusef("recovery makes a tablespace in %s, as the original did since the backup began, and that isn't empty (it has %s): "+
+				"what the original or another cluster keeps there would be overwritten; start from a backup taken since, restore to before that, or on another host", path, entries[0].Name())
+		}
+	}
+	return nil
 }
 
 // place is a directory that the restore makes, outside of any other.
