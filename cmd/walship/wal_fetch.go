@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 	"github.com/walship/walship/pkg/archive"
@@ -33,10 +34,46 @@ func (e *environment) fetchWAL(c *cli.Context, file, dest string) error {
 	if o.Standby, err = isStandby(s.dataDirectory); err != nil {
 		return err
 	}
+	open := archive.Opener(e.openToRead)
 	if state := e.recoveryState(&o, s, name, dest); state != nil {
 		defer state.Close()
+		open = e.rememberRepository(&o, archive.Known{State: state, URL: settings.Repository})
 	}
-	return archive.Fetch(ctx, e.openToRead, name, dest, o)
+	return archive.Fetch(ctx, open, name, dest, o)
+}
+
+// rememberRepository has a fetch go by what another call has read of the
+// repository, and remember what it reads itself. A directory is asked all the
+// same: it costs nothing.
+func (e *environment) rememberRepository(o *archive.FetchOptions, known archive.Known) archive.Opener {
+	if strings.HasPrefix(known.URL, "file:") {
+		return e.openToRead
+	}
+	o.Remembered = func(ctx context.Context) *repo.Repository {
+		info, is := known.Info()
+		if !is {
+			return nil
+		}
+		store, err := e.openStore(ctx)
+		if err != nil {
+			return nil // it is opened once more, and the error told
+		}
+		r, err := e.assemble(store, info, true)
+		if err != nil {
+			return nil
+		}
+		return r
+	}
+	return func(ctx context.Context) (*repo.Repository, error) {
+		r, err := e.openToRead(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if err := known.Remember(r.Info); err != nil {
+			e.logger().Debug("the next fetch will ask again", "error", err)
+		}
+		return r, nil
+	}
 }
 
 // recoveryState gives a fetch what this recovery run's other calls left for it, and

@@ -33,6 +33,11 @@ type FetchOptions struct {
 	// presence couldn't be learned. Without it a standby is told "not
 	// there" only where no other timeline's segment could be taken instead.
 	Unknown *UnknownRecord
+	// Remembered opens the repository as an earlier call has seen it, without
+	// a request; it returns nil when there is nothing to go by. What follows
+	// from it is believed if it is a whole file; otherwise the repository is
+	// opened. nil: that is done at once.
+	Remembered func(ctx context.Context) *repo.Repository
 	// Ahead answers for segments that were fetched ahead; nil for none.
 	Ahead *Ahead
 	Log   *slog.Logger
@@ -72,7 +77,6 @@ type fetch struct {
 	open       Opener
 	repository *repo.Repository // once it is open
 	name       wal.FileName
-	key        string
 	path       string
 	o          FetchOptions
 }
@@ -171,16 +175,47 @@ type localError struct{ err error }
 func (e localError) Error() string { return e.err.Error() }
 func (e localError) Unwrap() error { return e.err }
 
-// once fetches the file beside its destination and renames it.
+// once fetches the file, and opens the repository before or after that.
 func (f *fetch) once(ctx context.Context) error {
-	if f.repository == nil {
-		r, err := f.open(ctx)
-		if err != nil {
+	var remembered *repo.Repository
+	var err error
+	if f.o.Remembered != nil {
+		remembered = f.o.Remembered(ctx)
+		f.o.Remembered = nil // it may be outdated
+	}
+	if remembered != nil {
+		err = f.deliver(ctx, remembered)
+		if !ofAnother(err) {
 			return err
 		}
-		f.repository, f.key = r, r.FileKey(f.o.SystemID, f.name)
 	}
-	body, info, err := f.repository.Store.Get(ctx, f.key, 0, -1)
+	if f.repository == nil {
+		r, openErr := f.open(ctx)
+		if openErr != nil {
+			return openErr
+		}
+		f.repository = r
+	}
+	if remembered != nil && f.repository.Info.ID == remembered.Info.ID {
+		return err
+	}
+	return f.deliver(ctx, f.repository)
+}
+
+// ofAnother says whether an error could come of taking one repository for
+// another that was at the same place before.
+func ofAnother(err error) bool {
+	for _, target := range []error{storage.ErrNotExist, object.ErrCorrupt, object.ErrUnsupported, crypto.ErrNoIdentity} {
+		if errors.Is(err, target) {
+			return true
+		}
+	}
+	return false
+}
+
+// deliver fetches the file beside its destination and renames it.
+func (f *fetch) deliver(ctx context.Context, r *repo.Repository) error {
+	body, info, err := r.Store.Get(ctx, r.FileKey(f.o.SystemID, f.name), 0, -1)
 	if err != nil {
 		return err
 	}
@@ -195,7 +230,7 @@ func (f *fetch) once(ctx context.Context) error {
 		return localError{err}
 	}
 	defer file.Discard()
-	if err := copyContent(f.repository, f.o.SystemID, f.name, localWriter{file}, body, info); err != nil {
+	if err := copyContent(r, f.o.SystemID, f.name, localWriter{file}, body, info); err != nil {
 		return err
 	}
 	// PostgreSQL makes durable what it keeps.
