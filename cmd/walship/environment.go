@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -46,7 +47,7 @@ func (e *environment) config() (*config.Config, error) {
 	if e.settings != nil {
 		return e.settings, nil
 	}
-	c, err := config.Load(config.Sources{File: e.configFile, Lookup: e.lookup, Flags: e.flags})
+	c, err := config.Load(config.Sources{File: e.configFile, Lookup: e.lookup, Names: e.variables, Home: userHome, Flags: e.flags})
 	if err != nil {
 		return nil, err
 	}
@@ -62,6 +63,28 @@ func (e *environment) config() (*config.Config, error) {
 	}
 	e.settings = c
 	return c, nil
+}
+
+// variables lists the names of the environment's variables.
+func (e *environment) variables() []string {
+	if e.environ == nil {
+		return nil
+	}
+	var names []string
+	for _, pair := range e.environ() {
+		name, _, _ := strings.Cut(pair, "=")
+		names = append(names, name)
+	}
+	return names
+}
+
+// userHome is the home directory that the password database names.
+func userHome() (string, error) {
+	u, err := user.Current()
+	if err != nil {
+		return "", err
+	}
+	return u.HomeDir, nil
 }
 
 // logger is the one that the settings ask for.
@@ -161,7 +184,7 @@ func (e *environment) state(systemID uint64, dataDirectory string) (*os.Root, er
 		return nil, err
 	}
 	if c.StateDirectory == "" {
-		return nil, errors.New("open state folder: neither state_directory, XDG_STATE_HOME nor HOME is set")
+		return nil, errors.New("open state folder: neither state_directory, XDG_STATE_HOME nor HOME is set, and the user has no home directory")
 	}
 	dataDirectory, err = filepath.Abs(dataDirectory)
 	if err != nil {

@@ -8,5 +8,5 @@ import (
 )
 
 func main() {
-	os.Exit(run(context.Background(), os.Args, stdio{os.Stdin, os.Stdout, os.Stderr, os.LookupEnv}))
+	os.Exit(run(context.Background(), os.Args, stdio{os.Stdin, os.Stdout, os.Stderr, os.LookupEnv, os.Environ}))
 }

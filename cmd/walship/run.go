@@ -17,6 +17,7 @@ type stdio struct {
 	in       io.Reader
 	out, err io.Writer
 	lookup   func(name string) (string, bool) // of environment variables
+	environ  func() []string                  // name=value; nil: not looked through
 }
 
 // grace is how long a command may take to clean up after a signal or behind

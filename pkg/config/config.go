@@ -103,6 +103,12 @@ type Sources struct {
 	File string
 	// Lookup is os.LookupEnv.
 	Lookup func(name string) (string, bool)
+	// Names lists the environment's variables; nil: they aren't looked
+	// through for unknown ones.
+	Names func() []string
+	// Home finds the user's home directory where HOME isn't set, as in a
+	// server that Debian starts; nil: there is none.
+	Home func() (string, error)
 	// Flags are the values given on the command line, by key. Those of lists
 	// are separated by commas.
 	Flags map[string]string
@@ -121,6 +127,9 @@ func Load(from Sources) (*Config, error) {
 	if err := c.loadFile(from); err != nil {
 		return nil, err
 	}
+	if err := checkNames(from); err != nil {
+		return nil, err
+	}
 	for _, k := range Keys() {
 		if text, _ := from.Lookup(k.Env()); text != "" {
 			if err := c.set(k, text, Origin{OriginEnvironment, k.Env()}); err != nil {
@@ -136,7 +145,7 @@ func Load(from Sources) (*Config, error) {
 			}
 		}
 	}
-	if err := c.setConventions(from.Lookup); err != nil {
+	if err := c.setConventions(from); err != nil {
 		return nil, err
 	}
 	for _, k := range Keys() {
@@ -147,8 +156,33 @@ func Load(from Sources) (*Config, error) {
 	return c, nil
 }
 
+// ownPrefix begins the names of walship's variables, testPrefix those of its
+// tests.
+const (
+	ownPrefix  = "WALSHIP_"
+	testPrefix = "WALSHIP_TEST_"
+)
+
+// checkNames refuses a variable that looks like a setting and isn't one.
+func checkNames(from Sources) error {
+	if from.Names == nil {
+		return nil
+	}
+	known := map[string]bool{FileVariable: true}
+	for _, k := range Keys() {
+		known[k.Env()] = true
+	}
+	for _, name := range from.Names() {
+		if strings.HasPrefix(name, ownPrefix) && !strings.HasPrefix(name, testPrefix) && !known[name] {
+			return fmt.Errorf("%w: environment variable %s is no setting of walship", ErrInvalid, name)
+		}
+	}
+	return nil
+}
+
 // setConventions fills what other conventions say, where nothing else did.
-func (c *Config) setConventions(lookup func(string) (string, bool)) error {
+func (c *Config) setConventions(from Sources) error {
+	lookup := from.Lookup
 	if data, _ := lookup("PGDATA"); data != "" && c.Postgres.DataDirectory == "" {
 		c.Postgres.DataDirectory = data
 		c.origins["postgres.data_directory"] = Origin{OriginEnvironment, "PGDATA"}
@@ -156,6 +190,10 @@ func (c *Config) setConventions(lookup func(string) (string, bool)) error {
 	if c.StateDirectory == "" {
 		state, _ := lookup("XDG_STATE_HOME")
 		home, _ := lookup("HOME")
+		if home == "" && from.Home != nil {
+			// A user without a home has no state directory: see the table.
+			home, _ = from.Home()
+		}
 		switch {
 		case filepath.IsAbs(state):
 			c.StateDirectory = filepath.Join(state, "walship")

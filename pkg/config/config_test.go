@@ -210,6 +210,31 @@ func TestConventions(t *testing.T) {
 			}
 		})
 	}
+	t.Run("home of the user", func(t *testing.T) {
+		home := func() (string, error) { return "/var/lib/postgresql", nil }
+		for want, env := range map[string][]string{
+			"/var/lib/postgresql/.local/state/walship": nil,
+			"/home/x/.local/state/walship":             {"HOME", "/home/x"},
+			"/state/walship":                           {"XDG_STATE_HOME", "/state"},
+		} {
+			got, err := Load(Sources{File: empty, Lookup: environ(env...), Home: home})
+			if err != nil || got.StateDirectory != want {
+				t.Errorf("%q: state %q, %v", env, got.StateDirectory, err)
+			}
+		}
+	})
+	t.Run("unknown variable", func(t *testing.T) {
+		for name, ok := range map[string]bool{
+			"WALSHIP_CONFIG": true, "WALSHIP_LOG_LEVEL": true, "WALSHIP_TEST_CACHE": true, "PGDATA": true,
+			"WALSHIP_LOG_LEVLE": false, "WALSHIP_": false,
+		} {
+			names := func() []string { return []string{"PATH", name} }
+			_, err := Load(Sources{File: empty, Lookup: environ(), Names: names})
+			if ok != (err == nil) || !ok && (!errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), name)) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	})
 	t.Run("relative paths", func(t *testing.T) {
 		dir := t.TempDir()
 		t.Chdir(dir)
