@@ -27,7 +27,7 @@ import (
 // counter stands before an S3 server and counts requests.
 type counter struct {
 	mu   sync.Mutex
-	gets map[string]int // by the name of the archived file
+	gets map[string]int // by the name of the segment, or of what else it is
 }
 
 // newCounter puts a counter before a server, and returns the server as seen
@@ -57,10 +57,14 @@ func newCounter(t *testing.T, server *s3test.Server) (*counter, *s3test.Server) 
 func (c *counter) count(r *http.Request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/wal/") {
-		name, _, _ := strings.Cut(path.Base(r.URL.Path), ".")
-		c.gets[name]++
+	name, suffix, _ := strings.Cut(path.Base(r.URL.Path), ".")
+	switch {
+	case r.Method != http.MethodGet:
+		name = r.Method
+	case !strings.Contains(r.URL.Path, "/wal/"), strings.HasPrefix(suffix, "history"):
+		name = path.Base(r.URL.Path)
 	}
+	c.gets[name]++
 }
 
 func (c *counter) reset() {
@@ -122,6 +126,12 @@ func (s *site) noPrefetch(t *testing.T, c *pgtest.Cluster) {
 			t.Errorf("%v is left behind (%v)", left, err)
 		}
 	}
+}
+
+// others leaves out the segments.
+func others(all map[string]int) map[string]int {
+	maps.DeleteFunc(all, func(name string, _ int) bool { return isSegment(name) })
+	return all
 }
 
 func isSegment(name string) bool { return len(name) == len("000000010000000000000001") }
@@ -187,6 +197,10 @@ func TestPrefetch(t *testing.T) {
 			}
 			if ahead := fetchedAhead(t, restored); replayed < 45 || ahead < replayed-6 {
 				t.Errorf("%d of %d segments were fetched ahead:\n%s", ahead, replayed, log)
+			}
+			t.Logf("requests besides those for segments: %v", others(counter.all()))
+			if n := counter.requests("repository.json"); n > 8 {
+				t.Errorf("the repository was asked %d times what it is", n)
 			}
 			for name, n := range counter.all() {
 				// The server asks for it itself, and once more before it promotes.
