@@ -94,13 +94,19 @@ func (c *catalog) broken() {
 // (RM_HEAP2_ID in src/include/access/rmgrlist.h).
 const resourceHeap2 wal.ResourceManager = 9
 
-// apply takes in one record.
-func (c *catalog) apply(r *wal.Record) error {
+// apply takes in one record. What can't be understood isn't known.
+func (c *catalog) apply(r *wal.Record) {
 	switch r.Resource {
 	case wal.ResourceXLOG, wal.ResourceHeap, resourceHeap2, wal.ResourceRelationMap:
 	default:
-		return nil
+		return
 	}
+	if err := c.change(r); err != nil {
+		c.transaction(r.XID).unread = true
+	}
+}
+
+func (c *catalog) change(r *wal.Record) error {
 	if err := r.Decode(&c.contents); err != nil {
 		return err
 	}
@@ -155,17 +161,17 @@ func (c *catalog) applyImage(b *wal.Block) error {
 		return nil
 	}
 	page := catalogPage{catalogFile{b.Relation.Database, b.Relation.Number}, b.Number}
-	if b.WillInit {
+	imaged := b.HasImage && b.ApplyImage
+	if b.WillInit || imaged {
 		c.forget(page)
 	}
-	if !b.HasImage || !b.ApplyImage {
+	if !imaged {
 		return nil
 	}
 	image, err := b.RestoreImage(compress.DecodeFrame)
 	if err != nil {
 		return err
 	}
-	c.forget(page)
 	for row := range wal.Rows(image) {
 		c.set(page, row)
 	}

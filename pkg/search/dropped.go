@@ -13,9 +13,10 @@ import (
 
 // target is a transaction that removed files, as a first reading found it.
 type target struct {
-	lsn      wal.LSN // of the record that ends it
-	xid      uint32
-	database *wal.Storage // that it dropped, if it did
+	lsn wal.LSN // of the record that ends it
+	xid uint32
+	// forced: it may have dropped a database, which another record says.
+	forced bool
 }
 
 // checkpoint is what a checkpoint's record says of where to start reading.
@@ -32,16 +33,13 @@ type dropping struct {
 	targets     []target
 	checkpoints map[uint64][]checkpoint // by segment, of those that were read
 	catalog     *catalog
-	databases   map[uint32]*wal.Storage // dropped by transactions under way
 }
 
 // findDropped reads the planned segments twice at most: for the transactions,
 // and, where there are any, for the changes of the catalogues from the
 // checkpoint on that was before each transaction's beginning.
 func (s *searcher) findDropped(ctx context.Context) error {
-	d := &dropping{
-		searcher: s, ctx: ctx, checkpoints: map[uint64][]checkpoint{}, catalog: newCatalog(), databases: map[uint32]*wal.Storage{},
-	}
+	d := &dropping{searcher: s, ctx: ctx, checkpoints: map[uint64][]checkpoint{}, catalog: newCatalog()}
 	for _, p := range s.plan {
 		d.checkpoints[p.number] = nil
 	}
@@ -66,31 +64,14 @@ func (d *dropping) first(r *wal.Record, c *wal.Contents) error {
 	if err := d.look(r, c, d.checkpoints, d.catalog); err != nil {
 		return err
 	}
-	if err := d.noteDatabase(r, c); err != nil {
-		return err
-	}
 	e, found, err := d.event(r, c)
 	if err != nil || !found || e.Kind != KindCommit && e.Kind != KindCommitPrepared {
 		return err
 	}
-	if database := d.databases[e.XID]; len(e.dropped) > 0 || database != nil {
-		d.targets = append(d.targets, target{lsn: r.LSN, xid: e.XID, database: database})
+	if forced := r.ForcesSync(c); len(e.dropped) > 0 || forced {
+		d.targets = append(d.targets, target{r.LSN, e.XID, forced})
 	}
-	delete(d.databases, e.XID)
 	return nil
-}
-
-// noteDatabase remembers that a transaction removes a database's files.
-func (d *dropping) noteDatabase(r *wal.Record, c *wal.Contents) error {
-	if kind, ok := r.StorageKind(); !ok || kind != wal.StorageDropDatabase {
-		return nil
-	}
-	if err := r.Decode(c); err != nil {
-		return err
-	}
-	storage, err := r.Storage(c)
-	d.databases[r.XID] = &storage
-	return err
 }
 
 // look notes checkpoints, and which files hold pg_class.
@@ -219,9 +200,9 @@ func (d *dropping) nameNext() error {
 	defer func() { d.report.Warnings = warnings }()
 	downloads := d.download(d.ctx, numbers)
 	defer downloads.close()
-	n := naming{dropping: d, start: from, whole: whole, intact: true, begun: map[uint32]wal.LSN{}}
+	n := naming{dropping: d, start: from, whole: whole, intact: true, begun: map[uint32]wal.LSN{}, databases: map[uint32]uint32{}}
 	for _, t := range d.targets {
-		if t.database != nil {
+		if t.forced {
 			n.begun[t.xid] = 0
 		}
 	}
@@ -235,11 +216,12 @@ func (d *dropping) nameNext() error {
 // naming is one reading of the catalogues' changes.
 type naming struct {
 	*dropping
-	start    uint64             // segment
-	whole    bool               // the reading began before the next target's transaction
-	intact   bool               // and there was no break
-	begun    map[uint32]wal.LSN // where transactions that drop a database begin, 0 for not yet
-	contents wal.Contents
+	start     uint64             // segment
+	whole     bool               // the reading began before the next target's transaction
+	intact    bool               // and there was no break
+	begun     map[uint32]wal.LSN // where forced targets begin, by xid; 0 for not yet
+	databases map[uint32]uint32  // OIDs of databases that they drop
+	contents  wal.Contents
 }
 
 func (n *naming) broken() {
@@ -249,12 +231,15 @@ func (n *naming) broken() {
 
 // take takes in one record, and yields the next target when that is reached.
 func (n *naming) take(r *wal.Record) error {
-	if lsn, ok := n.begun[r.XID]; ok && lsn == 0 {
-		n.begun[r.XID] = r.LSN
+	if lsn, forced := n.begun[r.XID]; forced {
+		if lsn == 0 {
+			n.begun[r.XID] = r.LSN
+		}
+		if err := n.noteDatabase(r); err != nil {
+			return err
+		}
 	}
-	if err := n.catalog.apply(r); err != nil {
-		return err
-	}
+	n.catalog.apply(r)
 	action, ends := r.TransactionAction()
 	if !ends || action == wal.ActionPrepare {
 		return nil
@@ -279,7 +264,21 @@ func (n *naming) take(r *wal.Record) error {
 	return n.goOn(r)
 }
 
-// name yields the next target, with the names of what it removed.
+// noteDatabase remembers that a transaction removes a database's files.
+func (n *naming) noteDatabase(r *wal.Record) error {
+	if kind, ok := r.StorageKind(); !ok || kind != wal.StorageDropDatabase {
+		return nil
+	}
+	if err := r.Decode(&n.contents); err != nil {
+		return err
+	}
+	storage, err := r.Storage(&n.contents)
+	n.databases[r.XID] = storage.Database
+	return err
+}
+
+// name yields the next target, with the names of what it removed, if that was
+// there before it.
 func (n *naming) name(r *wal.Record) error {
 	e, _, err := n.event(r, &n.contents)
 	if err != nil {
@@ -287,17 +286,17 @@ func (n *naming) name(r *wal.Record) error {
 	}
 	whole := n.whole && n.intact
 	e.Relations = n.catalog.resolve(&e, whole)
-	if database := n.targets[0].database; database != nil {
-		e.Relations = append(e.Relations, Relation{Change: ChangeDrop, Kind: kindDatabase, OID: database.Database})
+	if oid, dropped := n.databases[e.XID]; dropped {
+		e.Relations = append(e.Relations, Relation{Change: ChangeDrop, Kind: kindDatabase, OID: oid})
 		if t := n.catalog.transactions[e.XID]; whole && t != nil && t.database {
 			e.Begun = n.begun[e.XID]
-			if marked := n.catalog.doomed[database.Database]; marked != 0 {
+			if marked := n.catalog.doomed[oid]; marked != 0 {
 				e.Begun = min(e.Begun, marked)
 			}
 		}
 	}
-	if len(e.Relations) > 0 && !slices.ContainsFunc(e.Relations, func(r Relation) bool { return r.Change != ChangeCreated }) {
-		return nil // nothing that was there before
+	if !slices.ContainsFunc(e.Relations, func(r Relation) bool { return r.Change != ChangeCreated }) {
+		return nil
 	}
 	return n.yield(e)
 }

@@ -97,6 +97,17 @@ func ParseIndex(row Row) (index, table uint32, ok bool) {
 	return binary.LittleEndian.Uint32(row), binary.LittleEndian.Uint32(row[4:]), true
 }
 
+// ForcesSync tells whether a commit record says that the transaction's commit
+// had to be durable at once, as that of DROP DATABASE has to
+// (XACT_COMPLETION_FORCE_SYNC_COMMIT in src/include/access/xact.h); c is the
+// record's contents.
+func (r *Record) ForcesSync(c *Contents) bool {
+	if action, ok := r.TransactionAction(); !ok || action == ActionPrepare || r.Info&transactionHasInfo == 0 || len(c.Main) < 12 {
+		return false
+	}
+	return binary.LittleEndian.Uint32(c.Main[8:])&(1<<31) != 0
+}
+
 // DoomedDatabase decodes a row of pg_database, of the version whose WAL r is
 // of, and reports true if it is one that DROP DATABASE has marked as not to be
 // used any more: it does so before it begins (DATCONNLIMIT_INVALID_DB in

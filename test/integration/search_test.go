@@ -163,7 +163,7 @@ func (s *site) checkSpans(t *testing.T, found map[string]foundEvent, done []*hap
 	t.Helper()
 	for _, h := range done {
 		event, ok := found[h.xid]
-		if !ok {
+		if !ok || !slices.Contains([]string{"drop", "vacuum full", "prepared", "slow", "drop database"}, h.name) {
 			continue
 		}
 		at := event.Time.Format(time.RFC3339Nano)
@@ -172,9 +172,6 @@ func (s *site) checkSpans(t *testing.T, found map[string]foundEvent, done []*hap
 			if got, want := one[h.xid], event; len(one) != 1 || fmt.Sprint(got) != fmt.Sprint(want) {
 				t.Errorf("%s: a search in %q finds %+v, want %+v", h.name, span, one, want)
 			}
-		}
-		if h.name == "vacuum full" {
-			break // the others are alike
 		}
 	}
 	commits := map[string]bool{}
