@@ -298,6 +298,34 @@ func TestConfigurationElsewhere(t *testing.T) {
 	}
 }
 
+// TestDataDirectoryNamed: a postgresql.conf that names the original's data
+// directory doesn't make the printed command start the original.
+func TestDataDirectoryNamed(t *testing.T) {
+	o := newOrigin(t)
+	o.Exec(t, "CREATE TABLE t (id serial, name text)")
+	o.AppendConf(t, "data_directory = '"+o.DataDir+"'\nunix_socket_directories = '"+o.SocketDir+"'\nlisten_addresses = ''\n")
+	o.Restart(t)
+	o.backup(t, o.Cluster)
+	o.Archive(t)
+	o.Stop(t, pgtest.Fast)
+	directory, out := o.restore(t, "clone")
+	start := pgtest.Run(t, o.Command(t.Context(), t, "/bin/sh", "-c", out.Result.Start))
+	defer func() {
+		for _, dir := range []string{directory, o.DataDir} {
+			pgtest.Run(t, o.Tool(t.Context(), t, "pg_ctl", "-D", dir, "-m", "immediate", "stop"))
+		}
+	}()
+	if start.Code != 0 {
+		t.Fatalf("%s: exit code %d: %s%s", out.Result.Start, start.Code, start.Stdout, start.Stderr)
+	}
+	if got := o.SQL(t, "SHOW data_directory"); got != directory {
+		t.Errorf("the server runs in %s, want %s", got, directory)
+	}
+	if !strings.Contains(strings.Join(out.Result.Next, "\n"), "names the original's data directory") {
+		t.Errorf("what to do next doesn't say so: %q", out.Result.Next)
+	}
+}
+
 // TestRaisedSettings is rule 5: settings that were raised behind the backup,
 // and lowered again, don't stop recovery before its target.
 func TestRaisedSettings(t *testing.T) {

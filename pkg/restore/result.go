@@ -1,9 +1,12 @@
 package restore
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/walship/walship/pkg/pgdata"
@@ -32,10 +35,14 @@ func (p *Plan) result() *Result {
 		say("PostgreSQL doesn't run as root: give the files to its user first, as in chown -R postgres: %s", strings.Join(dirs, " "))
 	}
 	options := ""
-	if p.record.Configuration != nil {
+	switch {
+	case p.record.Configuration != nil:
 		r.Configuration = filepath.Join(state, configurationName)
 		options = p.configurationOptions(r.Configuration)
 		say("the configuration files that the original kept outside its data directory are copied to %s: look through them for paths and addresses of the original", r.Configuration)
+	case namesDataDirectory(p.Directory):
+		options = p.configurationOptions(state)
+		say("%s names the original's data directory or process id file: change those lines, or the cluster starts as the restored one by this command only", pgdata.ConfFileName)
 	}
 	r.Start = fmt.Sprintf("%s -D %s -l %s%s start", pgCtl(p.record.ServerVersion/10000),
 		pgdata.ShellWord(p.Directory), pgdata.ShellWord(filepath.Join(state, "server.log")), options)
@@ -58,6 +65,23 @@ func (p *Plan) result() *Result {
 	}
 	return r
 }
+
+// namesDataDirectory tells whether the configuration in a data directory sets
+// where the data directory or the process id file is. What can't be read may.
+func namesDataDirectory(dir string) bool {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return !errors.Is(err, fs.ErrNotExist)
+	}
+	defer root.Close()
+	data, err := readFile(root, pgdata.ConfFileName)
+	if err != nil {
+		return !errors.Is(err, fs.ErrNotExist)
+	}
+	return ownPlace.Match(data)
+}
+
+var ownPlace = regexp.MustCompile(`(?mi)^[ \t]*(data_directory|external_pid_file)\b`)
 
 // configurationOptions returns the option of pg_ctl that starts a server with
 // its configuration files from outside the data directory, in dir. Without
