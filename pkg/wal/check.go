@@ -21,7 +21,8 @@ var ErrMismatch = errors.New("not the WAL segment that its name says")
 // name's.
 //
 // Zeros and old content behind the last record are legal: PostgreSQL recycles
-// its files. So is a damaged record: Summary.Ending tells. name must be that
+// its files; behind the end of a partial segment they may be an ancestor's, of
+// the same place. So is a damaged record: Summary.Ending tells. name must be that
 // of a segment, whole or partial. Any other error is r's.
 func Check(r io.Reader, name FileName, size int64, systemID uint64) (Summary, error) {
 	if name.Kind != KindSegment && name.Kind != KindPartial {
@@ -55,7 +56,7 @@ func (c *checker) check(r io.Reader) (Summary, error) {
 	if err != nil {
 		return Summary{}, err
 	}
-	reader := Reader{src: src, maxTimeline: c.name.Timeline}
+	reader := Reader{src: src, maxTimeline: c.name.Timeline, partial: c.name.Kind == KindPartial}
 	reader.begin(first, start[:])
 	s, err := summarize(&reader)
 	_, _ = io.Copy(io.Discard, src) // src keeps its error

@@ -153,6 +153,39 @@ func TestCheckRefuses(t *testing.T) {
 	}
 }
 
+// TestCheckPartialOverOldPages: the file of a partial segment may have been an
+// ancestor's of the same place, which PostgreSQL recycles behind a fork
+// (RemoveNonParentXlogFiles in src/backend/access/transam/xlog.c).
+func TestCheckPartialOverOldPages(t *testing.T) {
+	old := newWAL(checkStart)
+	old.fillTo(checkStart + testSegmentSize)
+	for name, build := range map[string]func(w *walBuilder){
+		"in a page":     func(w *walBuilder) { w.noop(9000) },
+		"at a page":     func(w *walBuilder) { w.fillTo(checkStart + 2*testBlockSize) },
+		"in a record":   func(w *walBuilder) { w.noop(100); w.noop(20000); w.data = w.data[:2*testBlockSize] },
+		"in the record": func(w *walBuilder) { w.noop(20000); w.data = w.data[:2*testBlockSize] },
+	} {
+		w := newWAL(checkStart)
+		w.timeline = 2
+		build(w)
+		written := w.data
+		for len(written)%testBlockSize != 0 {
+			written = append(written, 0)
+		}
+		data := append(written, old.data[len(written):]...)
+		partial := SegmentName(2, 3, testSegmentSize)
+		partial.Kind = KindPartial
+		s, err := Check(bytes.NewReader(data), partial, testSegmentSize, testSystemID)
+		if err != nil || s.Ending != EndingOpen {
+			t.Errorf("WAL that ends %s: it ends %s, %v", name, s.Ending, err)
+		}
+		partial.Kind = KindSegment
+		if _, err := Check(bytes.NewReader(data), partial, testSegmentSize, testSystemID); name == "in a record" && !errors.Is(err, ErrMismatch) {
+			t.Errorf("a whole segment: %v", err)
+		}
+	}
+}
+
 func TestCheckSize(t *testing.T) {
 	for _, size := range []int64{-1, 0, 100, testSegmentSize - 1, 3 * testSegmentSize, 2 << 30} {
 		_, err := Check(bytes.NewReader(nil), SegmentName(1, 3, testSegmentSize), size, 0)

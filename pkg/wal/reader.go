@@ -50,6 +50,9 @@ type Reader struct {
 	first PageHeader
 	// maxTimeline bounds the pages' timeline.
 	maxTimeline TimelineID
+	// partial: the segment isn't complete, so that pages of an ancestor may
+	// stand behind its end, where the file was used for the same place before.
+	partial bool
 
 	chunk []byte // whole pages read from src
 	next  int    // offset in chunk of the page behind the current one
@@ -360,6 +363,8 @@ func (r *Reader) checkPage(page []byte) error {
 		return r.invalid(r.addr, "the page's header is of the wrong form")
 	case h.Long && (h.SystemID != r.first.SystemID || h.SegmentSize != r.first.SegmentSize || h.BlockSize != r.first.BlockSize):
 		return &InvalidError{LSN: r.addr, Problem: "the page is of another cluster", foreign: true}
+	case h.Timeline < r.header.Timeline && r.partial:
+		return r.invalid(r.addr, "the page is an old one, of an earlier timeline")
 	case h.Timeline < r.header.Timeline:
 		return &InvalidError{LSN: r.addr, foreign: true, Problem: fmt.Sprintf(
 			"the page goes back to timeline %d from timeline %d", h.Timeline, r.header.Timeline)}
@@ -380,7 +385,8 @@ func (r *Reader) writtenBehind() bool {
 			return false // whoever owns src sees its error
 		}
 		h, err := ParsePageHeader(r.chunk[r.next : r.next+size])
-		if err == nil && h.Magic == r.first.Magic && h.Address == r.addr {
+		old := r.partial && h.Timeline < r.header.Timeline
+		if err == nil && h.Magic == r.first.Magic && h.Address == r.addr && !old {
 			return true
 		}
 		r.next += size
