@@ -116,8 +116,8 @@ func (b *bench) countStored(t *testing.T, s setting, record func(int, float64)) 
 }
 
 // cold makes single calls, each with nothing left running from the one before,
-// and with nothing else to push.
-// Floors don't look whether a segment is there already.
+// and with nothing else to push. Floors aren't asked to push again, because they
+// don't look whether a segment is there.
 func (b *bench) cold(ctx context.Context, t *testing.T, s setting, c contestant, do commands, record func(int, float64)) {
 	t.Helper()
 	var names []string
@@ -153,6 +153,8 @@ func (b *bench) cold(ctx context.Context, t *testing.T, s setting, c contestant,
 	if !c.floor {
 		series(coldAgain, none, againRequests, push)
 	}
+	// Backwards, so that nothing that is asked for was fetched ahead.
+	slices.Reverse(names)
 	recovered := b.copyBase(t, s)
 	const fetched = "pg_wal/RECOVERYXLOG"
 	path := filepath.Join(recovered, fetched)
@@ -384,19 +386,13 @@ func poll(ctx context.Context, t *testing.T, most time.Duration, what string, do
 	}
 }
 
-// versions names what takes part.
-func versions() []string {
-	var all []string
-	for _, line := range [][]string{
-		{"/usr/lib/postgresql/15/bin/postgres", "--version"}, {"pgbackrest", "version"}, {"zstd", "--version"}, {"curl", "--version"},
-	} {
-		output, err := exec.Command(line[0], line[1:]...).Output()
-		if err != nil {
-			output = []byte(line[0] + ": " + err.Error())
-		}
-		first, _, _ := strings.Cut(string(output), "\n")
-		words := strings.Fields(strings.Trim(first, "* "))
-		all = append(all, strings.Join(words[:min(len(words), 5)], " "))
+// versions names what takes part, as Debian calls it.
+func versions(t *testing.T) string {
+	t.Helper()
+	output, err := exec.CommandContext(t.Context(), "dpkg-query", "--show", "--showformat=${Package} ${Version}, ",
+		"postgresql-15", "pgbackrest", "zstd", "curl").Output()
+	if err != nil {
+		t.Fatalf("ask for versions: %v", err)
 	}
-	return append(all, runtime.Version())
+	return string(output) + runtime.Version()
 }

@@ -51,8 +51,10 @@ const (
 	drainRequests
 	redoRequests
 	metricCount
-	none = -1
 )
+
+// none is the metric of what isn't recorded.
+const none = -1
 
 func metrics() [metricCount]Metric {
 	compressing := []string{"zstd -1", "zstd -1 + PUT"}
@@ -107,12 +109,25 @@ type result struct {
 	rows  [metricCount][]Row // by contestant
 }
 
+// load is how busy the machine is: its load average of the last minute.
+func load(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	average, _, _ := strings.Cut(string(text), " ")
+	return average
+}
+
 // TestWAL measures and prints the tables. Contestants take turns, so that what
 // else the machine does meets all of them.
 func TestWAL(t *testing.T) {
 	if *runs < 1 || *segments < 2 || *calls < 1 {
 		t.Fatal("-runs and -calls must be at least 1, and -segments at least 2")
 	}
+	before := load(t)
+	progress("load average before the start: %s; it ought to be near 0", before)
 	// Whoever interrupts it leaves nothing behind either.
 	ctx, stop := signal.NotifyContext(t.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -143,15 +158,16 @@ func TestWAL(t *testing.T) {
 		}
 	}
 	shareFloors(results[0], results[1])
-	if err := os.WriteFile(*output, report(results), 0o644); err != nil {
+	if err := os.WriteFile(*output, report(t, results, before), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // report is what is printed in the end.
-func report(results []*result) []byte {
+func report(t *testing.T, results []*result, load string) []byte {
+	t.Helper()
 	var text bytes.Buffer
-	fmt.Fprintf(&text, "%s\n\n", machine())
+	fmt.Fprintf(&text, "%s Load average before the start: %s.\n\n", machine(t), load)
 	all := metrics()
 	each := func(write func(m Metric, rows []Row)) {
 		for m, metric := range all {
@@ -178,7 +194,8 @@ func shareFloors(directory, s3 *result) {
 }
 
 // machine says what this was measured on.
-func machine() string {
+func machine(t *testing.T) string {
+	t.Helper()
 	model := "unknown processor"
 	if file, err := os.Open("/proc/cpuinfo"); err == nil {
 		defer file.Close()
@@ -190,7 +207,7 @@ func machine() string {
 		}
 	}
 	return fmt.Sprintf("%s, %d cores, %s; %s; %d rounds of %d segments.", time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), model,
-		strings.Join(versions(), ", "), *runs, *segments)
+		versions(t), *runs, *segments)
 }
 
 // progress tells whoever waits what is going on.
