@@ -169,8 +169,10 @@ func (s *site) checkSpans(t *testing.T, found map[string]foundEvent, done []*hap
 		at := event.Time.Format(time.RFC3339Nano)
 		for _, span := range [][]string{{"--from-time", at, "--to-time", at}, {"--from-lsn", event.LSN, "--to-lsn", event.LSN}, {"--xid", h.xid}} {
 			one := s.dropped(t, span...)
-			if got, want := one[h.xid], event; len(one) != 1 || fmt.Sprint(got) != fmt.Sprint(want) {
-				t.Errorf("%s: a search in %q finds %+v, want %+v", h.name, span, one, want)
+			// A search that has read less WAL may not know the schema's name.
+			schema := strings.NewReplacer("Schema:public", "Schema:", "Schema:pg_toast", "Schema:")
+			if got, want := schema.Replace(fmt.Sprintf("%+v", one[h.xid])), schema.Replace(fmt.Sprintf("%+v", event)); len(one) != 1 || got != want {
+				t.Errorf("%s: a search in %q finds %d, %s, want %s", h.name, span, len(one), got, want)
 			}
 		}
 	}
