@@ -2,6 +2,7 @@ package s3
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -98,7 +99,15 @@ func withTimeouts(client *awshttp.BuildableClient, dial, stall time.Duration) *a
 			return newLiveConn(conn, stall), nil
 		}
 		tr.TLSHandshakeTimeout = dial
+		// HTTP/1.1 only, whose connections the time-outs are made for. The
+		// transport is a copy of one that may have been set up for HTTP/2,
+		// and must not offer what it then can't speak.
 		tr.ForceAttemptHTTP2 = false
+		tr.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
+		if tr.TLSClientConfig != nil {
+			tr.TLSClientConfig = tr.TLSClientConfig.Clone()
+			tr.TLSClientConfig.NextProtos = nil
+		}
 		tr.DisableCompression = true
 		tr.MaxIdleConnsPerHost = 64
 		tr.ReadBufferSize = 64 << 10

@@ -97,11 +97,19 @@ func TestCredentialServiceFails(t *testing.T) {
 }
 
 // TestTLS writes through TLS, where the SDK would send checksums behind the
-// body, and trusts what AWS_CA_BUNDLE says.
+// body, and trusts what AWS_CA_BUNDLE says. Large providers' servers offer
+// HTTP/2 too.
 func TestTLS(t *testing.T) {
+	for name, http2 := range map[string]bool{"HTTP/1.1": false, "HTTP/2 too": true} {
+		t.Run(name, func(t *testing.T) { testTLS(t, http2) })
+	}
+}
+
+func testTLS(t *testing.T, http2 bool) {
 	f := newFake(t)
 	f.server.Close()
 	f.server = httptest.NewUnstartedServer(f)
+	f.server.EnableHTTP2 = http2
 	f.server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	f.server.StartTLS()
 	bundle := filepath.Join(t.TempDir(), "ca.pem")
