@@ -64,7 +64,7 @@ type Request struct {
 	Action   Action // "": pause
 	// Replace keeps the archiving settings of the backup, for a cluster that
 	// takes the place of the original. Without it the restored cluster is a
-	// clone and doesn't archive.
+	// clone: it doesn't archive, and its subscriptions get nothing.
 	Replace bool
 	// Directory is the data directory to be made, WALDirectory where its
 	// pg_wal is to lie instead of in it; both absolute. Tablespaces maps
@@ -94,7 +94,7 @@ type Plan struct {
 
 	Settings   []Setting `json:"settings"` // what is written to postgresql.auto.conf, in order
 	SignalFile string    `json:"signal_file"`
-	Clone      bool      `json:"clone"` // it doesn't archive
+	Clone      bool      `json:"clone"` // it doesn't archive, and its subscriptions get nothing
 
 	// Problems are why the target can't be reached; Run refuses a plan that
 	// has any. Warnings want a decision, Notes are good to know.

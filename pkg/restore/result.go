@@ -58,7 +58,7 @@ func (p *Plan) result() *Result {
 		say("at the target the server shuts down; it recovers again whenever it is started while %s is there", p.SignalFile)
 	}
 	if p.Clone {
-		say("the restored cluster is a clone and doesn't archive its own WAL (archive_mode = off)")
+		say("the restored cluster is a clone: it doesn't archive its own WAL (archive_mode = off), and its subscriptions get nothing (max_logical_replication_workers = 0)")
 	} else {
 		say("the restored cluster replaces the original and archives as that did: make sure that the original never starts again")
 		say("what the recovery needed stays in postgresql.auto.conf and overrides postgresql.conf: take back what you miss with ALTER SYSTEM RESET, synchronous_standby_names above all")

@@ -67,6 +67,8 @@ func recoverySettings(p *Plan, r Request) []Setting {
 	}
 	if !r.Replace {
 		add("archive_mode", "off")
+		// The subscriptions of a clone would take the original's changes.
+		add("max_logical_replication_workers", "0")
 	}
 	return set
 }

@@ -54,7 +54,7 @@ func TestSettings(t *testing.T) {
 		}
 		for name, want := range map[string]string{
 			"restore_command": "walship wal fetch %f %p", "recovery_target_timeline": "4", "recovery_target_action": "pause",
-			"archive_mode": "off", "recovery_min_apply_delay": "0", "recovery_end_command": "", "archive_cleanup_command": "",
+			"archive_mode": "off", "max_logical_replication_workers": "0", "recovery_min_apply_delay": "0", "recovery_end_command": "", "archive_cleanup_command": "",
 			"synchronous_standby_names": "", "primary_conninfo": "", "promote_trigger_file": "", "hot_standby": "on",
 			"max_connections": "100", "max_worker_processes": "8", "max_wal_senders": "10", "max_prepared_transactions": "0",
 			"max_locks_per_transaction": "64", "recovery_target_inclusive": map[bool]string{true: "false", false: "true"}[c.target.Exclusive],
@@ -74,7 +74,7 @@ func TestSettingsReplace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"archive_mode", "promote_trigger_file", "hot_standby"} {
+	for _, name := range []string{"archive_mode", "max_logical_replication_workers", "promote_trigger_file", "hot_standby"} {
 		if got, ok := value(p.Settings, name); ok {
 			t.Errorf("%s = %q is written for a replacement of major 16 that promotes", name, got)
 		}
