@@ -43,27 +43,13 @@ func (e *environment) fetchWAL(c *cli.Context, file, dest string) error {
 }
 
 // rememberRepository has a fetch go by what another call has read of the
-// repository, and remember what it reads itself. A directory is asked all the
-// same: it costs nothing.
+// repository, and remember what it reads itself. A directory is asked each
+// time: it costs nothing.
 func (e *environment) rememberRepository(o *archive.FetchOptions, known archive.Known) archive.Opener {
-	if strings.HasPrefix(known.URL, "file:") {
+	if isDirectory(known.URL) {
 		return e.openToRead
 	}
-	o.Remembered = func(ctx context.Context) *repo.Repository {
-		info, is := known.Info()
-		if !is {
-			return nil
-		}
-		store, err := e.openStore(ctx)
-		if err != nil {
-			return nil // it is opened once more, and the error told
-		}
-		r, err := e.assemble(store, info, true)
-		if err != nil {
-			return nil
-		}
-		return r
-	}
+	o.Remembered = func(ctx context.Context) *repo.Repository { return e.remembered(ctx, known) }
 	return func(ctx context.Context) (*repo.Repository, error) {
 		r, err := e.openToRead(ctx)
 		if err != nil {
@@ -74,6 +60,24 @@ func (e *environment) rememberRepository(o *archive.FetchOptions, known archive.
 		}
 		return r, nil
 	}
+}
+
+// remembered opens the repository for reading as another call has seen it;
+// nil if that isn't known, or can't be opened, which opening it again tells.
+func (e *environment) remembered(ctx context.Context, known archive.Known) *repo.Repository {
+	info, is := known.Info()
+	if !is || isDirectory(known.URL) {
+		return nil
+	}
+	store, err := e.openStore(ctx)
+	if err != nil {
+		return nil
+	}
+	r, err := e.assemble(store, info, true)
+	if err != nil {
+		return nil
+	}
+	return r
 }
 
 // recoveryState gives a fetch what this recovery run's other calls left for it, and
@@ -103,6 +107,8 @@ func (e *environment) recoveryState(o *archive.FetchOptions, s server, name wal.
 	}
 	return state
 }
+
+func isDirectory(url string) bool { return strings.HasPrefix(url, "file:") }
 
 // openToRead opens the repository for reading, and says when no further try
 // will help.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,6 +15,8 @@ import (
 	"github.com/urfave/cli/v2"
 	"github.com/walship/walship/pkg/archive"
 	"github.com/walship/walship/pkg/config"
+	"github.com/walship/walship/pkg/repo"
+	"github.com/walship/walship/pkg/wal"
 )
 
 // prefetchCommand is what wal fetch starts in the background. It is hidden:
@@ -22,15 +25,15 @@ func (e *environment) prefetchCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "prefetch",
 		Usage:     "fetch segments ahead of a recovery; wal fetch starts it by itself",
-		ArgsUsage: "DEST",
+		ArgsUsage: "LAST DEST",
 		Hidden:    true,
 		Flags:     []cli.Flag{clusterFlag()},
 		Action: func(c *cli.Context) error {
-			args, err := arguments(c, "DEST")
+			args, err := arguments(c, "LAST", "DEST")
 			if err != nil {
 				return err
 			}
-			if err := e.prefetchWAL(c, args[0]); err != nil {
+			if err := e.prefetchWAL(c, args[0], args[1]); err != nil {
 				// Without its kind, so that the exit code is 1: in a container
 				// whose first process is the server, that one takes any other
 				// code for the crash of a process of its own.
@@ -41,9 +44,14 @@ func (e *environment) prefetchCommand() *cli.Command {
 	}
 }
 
-// prefetchWAL fetches segments ahead of the recovery that wants them at dest.
-func (e *environment) prefetchWAL(c *cli.Context, dest string) error {
+// prefetchWAL fetches segments ahead of the recovery that wants them at dest
+// and has the one called last.
+func (e *environment) prefetchWAL(c *cli.Context, last, dest string) error {
 	settings, err := e.config()
+	if err != nil {
+		return err
+	}
+	name, err := wal.ParseFileName(last)
 	if err != nil {
 		return err
 	}
@@ -61,7 +69,13 @@ func (e *environment) prefetchWAL(c *cli.Context, dest string) error {
 	if err != nil {
 		return err
 	}
-	return archive.Prefetch(c.Context, e.openToRead, archive.PrefetchOptions{
+	open := func(ctx context.Context) (*repo.Repository, error) {
+		if r := e.remembered(ctx, archive.Known{State: state, URL: settings.Repository}); r != nil {
+			return r, nil // what comes of an outdated one isn't given out
+		}
+		return e.openToRead(ctx)
+	}
+	return archive.Prefetch(c.Context, open, archive.PrefetchOptions{
 		SystemID:    s.systemID,
 		SegmentSize: s.segmentSize,
 		Segments:    settings.WAL.Prefetch,
@@ -69,6 +83,7 @@ func (e *environment) prefetchWAL(c *cli.Context, dest string) error {
 		State:       state,
 		Key:         key,
 		Folder:      filepath.Dir(dest),
+		Last:        name,
 		Over:        func() bool { return archive.RecoveryOver(s.dataDirectory, run) },
 		Log:         e.logger(),
 	})
@@ -84,7 +99,7 @@ func (e *environment) ahead(s server, run, dest string, state *os.Root) *archive
 	}
 	return &archive.Ahead{
 		State: state, Key: key, SegmentSize: s.segmentSize, Log: e.logger(),
-		Start: func() error { return e.startPrefetch(s, dest, state) },
+		Start: func(last wal.FileName) error { return e.startPrefetch(s, last, dest, state) },
 	}
 }
 
@@ -103,7 +118,7 @@ const (
 // startPrefetch starts the command prefetch with the settings of this one, as
 // a process that outlives it. It has a session of its own, because the server
 // signals whole groups of processes; it ends by itself with the server.
-func (e *environment) startPrefetch(s server, dest string, state *os.Root) error {
+func (e *environment) startPrefetch(s server, last wal.FileName, dest string, state *os.Root) error {
 	program, err := os.Executable()
 	if err != nil {
 		return err
@@ -117,7 +132,7 @@ func (e *environment) startPrefetch(s server, dest string, state *os.Root) error
 			args = append(args, "--"+k.Flag()+"="+text)
 		}
 	}
-	args = append(args, "wal", "prefetch", "--system-id", strconv.FormatUint(s.systemID, 10), dest)
+	args = append(args, "wal", "prefetch", "--system-id", strconv.FormatUint(s.systemID, 10), last.String(), dest)
 	cmd := exec.Command(program, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	log, err := openPrefetchLog(state)

@@ -52,6 +52,9 @@ const (
 	// startPause is how soon after its start another process may be started
 	// that fetches ahead: the first one may have failed.
 	startPause = 10 * time.Second
+	// startWait is how long a fetch waits for the process that it has started,
+	// so that the next one finds it.
+	startWait = 300 * time.Millisecond
 )
 
 // Ahead answers the fetches of one recovery run from segments that were
@@ -65,8 +68,9 @@ type Ahead struct {
 	// others: see AheadKey.
 	Key         string
 	SegmentSize uint64 // bytes
-	// Start starts Prefetch with the same key in a process of its own.
-	Start func() error
+	// Start starts Prefetch with the same key in a process of its own, to go
+	// on behind the segment last.
+	Start func(last wal.FileName) error
 	Log   *slog.Logger
 }
 
@@ -209,10 +213,32 @@ func (a *Ahead) noteStreak(name wal.FileName, have, absent bool) error {
 	if err := a.writeStreak(last); err != nil {
 		return err
 	}
-	if start {
-		return a.Start()
+	if !start {
+		return nil
 	}
-	return nil
+	if err := a.Start(name); err != nil {
+		return err
+	}
+	return a.awaitStart()
+}
+
+// awaitStart waits until somebody answers who fetches ahead.
+func (a *Ahead) awaitStart() error {
+	ctx, cancel := context.WithTimeout(context.Background(), startWait)
+	defer cancel()
+	const pause = 2 * time.Millisecond
+	tick := time.NewTicker(pause)
+	defer tick.Stop()
+	for {
+		if conn, err := dialState(ctx, a.State); err == nil {
+			return conn.Close()
+		}
+		select {
+		case <-ctx.Done():
+			return errors.New("nobody answers yet who fetches ahead")
+		case <-tick.C:
+		}
+	}
 }
 
 func (a *Ahead) writeStreak(s streak) error {

@@ -140,15 +140,16 @@ func (r *recovery) archive(t *testing.T, name string, fill byte) {
 }
 
 // prefetch runs Prefetch as the process that Ahead starts.
-func (r *recovery) prefetch() {
+func (r *recovery) prefetch(last wal.FileName) {
 	r.started.Add(1)
 	r.running.Go(func() {
-		r.ended <- Prefetch(context.Background(), r.open, r.options())
+		r.ended <- Prefetch(context.Background(), r.open, r.options(last))
 	})
 }
 
-func (r *recovery) options() PrefetchOptions {
+func (r *recovery) options(last wal.FileName) PrefetchOptions {
 	return PrefetchOptions{
+		Last:     last,
 		SystemID: cluster, SegmentSize: segmentSize, Segments: 4, Workers: 2,
 		State: r.state, Key: r.key, Folder: r.dir, Over: r.over.Load, Log: slog.New(slog.NewTextHandler(&r.log, nil)),
 	}
@@ -159,8 +160,8 @@ func (r *recovery) open(context.Context) (*repo.Repository, error) { return r.Re
 func (r *recovery) ahead(t *testing.T) *Ahead {
 	return &Ahead{
 		State: r.state, Key: r.key, SegmentSize: segmentSize, Log: quiet,
-		Start: func() error {
-			r.prefetch()
+		Start: func(last wal.FileName) error {
+			r.prefetch(last)
 			r.listening(t)
 			return nil
 		},
@@ -498,9 +499,9 @@ func TestPrefetchOtherRun(t *testing.T) { // fault 5
 
 func TestPrefetchOnce(t *testing.T) {
 	r := newRecovery(t, 2)
-	r.prefetch()
+	r.prefetch(parse(t, numbered(1, 1)))
 	r.listening(t)
-	r.prefetch()
+	r.prefetch(parse(t, numbered(1, 1)))
 	if err := r.end(t); err != nil {
 		t.Errorf("the second process: %v", err)
 	}
@@ -568,7 +569,7 @@ func TestPrefetchHostileAnswers(t *testing.T) {
 
 func TestPrefetchHostileQuestions(t *testing.T) {
 	r := newRecovery(t, 4)
-	r.prefetch()
+	r.prefetch(parse(t, numbered(1, 1)))
 	r.listening(t)
 	for _, question := range []string{"\n", "x", r.key + " 00000002.history\n", strings.Repeat("x", 100_000), ""} {
 		conn, err := dialState(t.Context(), r.state)

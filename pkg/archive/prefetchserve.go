@@ -37,6 +37,8 @@ type PrefetchOptions struct {
 	State       *os.Root
 	Key         string // AheadKey
 	Folder      string // where the server wants its files: pg_wal
+	// Last is the segment behind which to begin.
+	Last wal.FileName
 	// Over tells that nobody will ask any more. It is called often.
 	Over func() bool
 	Log  *slog.Logger
@@ -99,6 +101,7 @@ func prefetch(ctx context.Context, open Opener, o PrefetchOptions) error {
 	}
 	p.used.Store(time.Now().UnixNano())
 	o.Log.Debug("fetching ahead", "segments", p.window.largest, "workers", o.Workers)
+	p.window.follow(o.Last)
 	var running sync.WaitGroup
 	running.Go(func() { p.watch(ctx) })
 	running.Go(func() {
