@@ -87,6 +87,9 @@ func (d *destination) Close() {
 // prepare checks every directory, then makes them all, empty, and the marker
 // before them. It touches nothing unless it can have everything.
 func prepare(p *Plan, log *slog.Logger) (*destination, error) {
+	if err := p.checkRealPlaces(); err != nil {
+		return nil, err
+	}
 	if err := p.checkCreated(); err != nil {
 		return nil, err
 	}

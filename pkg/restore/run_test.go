@@ -262,6 +262,14 @@ func TestRunRefusesDirectories(t *testing.T) {
 			q.WALDirectory = work + "/wal"
 			write(t, work+"/wal/precious", "x")
 		}, "WAL directory"},
+		{"tablespace in the data directory by a link", func(t *testing.T, q *Request, work string) {
+			if err := errors.Join(os.Mkdir(work+"/other", 0o700), os.Symlink(work, work+"/link")); err != nil {
+				t.Fatal(err)
+			}
+			for from := range q.Tablespaces {
+				q.Tablespaces[from] = work + "/link/" + filepath.Base(q.Directory)
+			}
+		}, "can't be one directory"},
 		{"state directory of something else", func(t *testing.T, q *Request, work string) { write(t, q.Directory+".walship/precious", "x") }, "isn't walship's"},
 		{"state directory that others can write to", func(t *testing.T, q *Request, work string) {
 			write(t, q.Directory+".walship/restore.json", `{"format": 1, "places": ["`+q.Directory+`"]}`)

@@ -115,8 +115,25 @@ func (p *Plan) places() []place {
 }
 
 // checkPlaces refuses directories that are one another or lie in one another.
-func (p *Plan) checkPlaces() error {
+func (p *Plan) checkPlaces() error { return apart(p.places()) }
+
+// checkRealPlaces does so when links on the way to them are followed. A place
+// whose parent isn't there is left for checkPlace to refuse.
+func (p *Plan) checkRealPlaces() error {
 	all := p.places()
+	for i, pl := range all {
+		if parent, err := filepath.EvalSymlinks(filepath.Dir(pl.path)); err == nil {
+			all[i].path = filepath.Join(parent, filepath.Base(pl.path))
+		}
+	}
+	if err := apart(all); err != nil {
+		return refusef("links lead to one place: %v", err)
+	}
+	return nil
+}
+
+// apart returns a UsageError unless the places are separate.
+func apart(all []place) error {
 	for i, a := range all {
 		if !filepath.IsAbs(a.path) {
 			return usagef("%s %q must be an absolute path", a.what, a.path)
