@@ -39,6 +39,7 @@ type changes struct {
 	classes    []classChange
 	namespaces map[uint32]string // that it deleted or renamed, as they were called before
 	truncated  map[uint32]bool   // OIDs of tables, as a record of TRUNCATE lists them
+	emptied    map[uint32]bool   // numbers of files that it cut to nothing
 	remapped   map[uint32]bool   // OIDs of databases whose relation map it wrote
 	database   bool              // a row of pg_database is deleted
 	unread     bool              // some change couldn't be understood
@@ -48,8 +49,8 @@ type changes struct {
 // there, or couldn't be read.
 type classChange struct {
 	lsn      wal.LSN
+	kind     wal.HeapKind // an insert, a delete or an update
 	database uint32
-	inserted bool
 	old, new *wal.Class
 }
 
@@ -77,7 +78,9 @@ func (c *catalog) catalogue(file wal.RelFile) (uint32, bool) {
 func (c *catalog) transaction(xid uint32) *changes {
 	t := c.transactions[xid]
 	if t == nil {
-		t = &changes{namespaces: map[uint32]string{}, truncated: map[uint32]bool{}, remapped: map[uint32]bool{}}
+		t = &changes{
+			namespaces: map[uint32]string{}, truncated: map[uint32]bool{}, emptied: map[uint32]bool{}, remapped: map[uint32]bool{},
+		}
 		c.transactions[xid] = t
 	}
 	return t
@@ -97,7 +100,7 @@ const resourceHeap2 wal.ResourceManager = 9
 // apply takes in one record. What can't be understood isn't known.
 func (c *catalog) apply(r *wal.Record) {
 	switch r.Resource {
-	case wal.ResourceXLOG, wal.ResourceHeap, resourceHeap2, wal.ResourceRelationMap:
+	case wal.ResourceXLOG, wal.ResourceHeap, resourceHeap2, wal.ResourceRelationMap, wal.ResourceStorage:
 	default:
 		return
 	}
@@ -110,8 +113,11 @@ func (c *catalog) change(r *wal.Record) error {
 	if err := r.Decode(&c.contents); err != nil {
 		return err
 	}
-	if r.Resource == wal.ResourceRelationMap {
+	switch r.Resource {
+	case wal.ResourceRelationMap:
 		return c.applyMap(r)
+	case wal.ResourceStorage:
+		return c.applyStorage(r)
 	}
 	for i := range c.contents.Blocks {
 		if err := c.applyImage(&c.contents.Blocks[i]); err != nil {
@@ -150,6 +156,18 @@ func (c *catalog) applyMap(r *wal.Record) error {
 	}
 	c.transaction(r.XID).remapped[m.Database] = true
 	return c.learn(r, &c.contents)
+}
+
+// applyStorage notes files that are cut to nothing.
+func (c *catalog) applyStorage(r *wal.Record) error {
+	if kind, ok := r.StorageKind(); !ok || kind != wal.StorageTruncate {
+		return nil
+	}
+	storage, err := r.Storage(&c.contents)
+	if err == nil && storage.Blocks == 0 && r.XID != 0 {
+		c.transaction(r.XID).emptied[storage.Relation.Number] = true
+	}
+	return err
 }
 
 // applyImage makes the rows of a page known.
@@ -258,7 +276,7 @@ func (c *catalog) note(r *wal.Record, catalogue uint32, change wal.HeapChange, b
 	t := c.transaction(r.XID)
 	switch catalogue {
 	case wal.ClassOID:
-		entry := classChange{lsn: r.LSN, database: change.Relation.Database, inserted: change.Kind == wal.HeapInsert}
+		entry := classChange{lsn: r.LSN, kind: change.Kind, database: change.Relation.Database}
 		if class, ok := r.Class(before); ok {
 			entry.old = &class
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -295,7 +294,7 @@ func (n *naming) name(r *wal.Record) error {
 			}
 		}
 	}
-	if !slices.ContainsFunc(e.Relations, func(r Relation) bool { return r.Change != ChangeCreated }) {
+	if len(e.Relations) == 0 {
 		return nil
 	}
 	return n.yield(e)

@@ -61,7 +61,6 @@ const (
 	ChangeDrop     Change = "drop"     // the relation is gone
 	ChangeTruncate Change = "truncate" // TRUNCATE emptied it
 	ChangeRewrite  Change = "rewrite"  // its rows moved to another file: VACUUM FULL, CLUSTER, REINDEX, ALTER TABLE …
-	ChangeCreated  Change = "created"  // the transaction itself had made the file
 	ChangeUnknown  Change = "unknown file dropped"
 )
 

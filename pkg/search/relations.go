@@ -22,7 +22,7 @@ var relationKinds = map[byte]string{
 type life struct {
 	initial *wal.Class // before the transaction; nil if that made it, or if it isn't known
 	created *wal.Class // as the transaction made it; nil if it was there before
-	current *wal.Class // as it left it; nil when it is gone
+	gone    bool       // at its end
 	moves   []move
 }
 
@@ -37,8 +37,8 @@ type resolver struct {
 	namespaces map[uint32]string
 }
 
-// resolve returns the relations whose files a transaction removed, by what it
-// did to the catalogues. whole says that c followed it from its beginning.
+// resolve returns the relations whose files a transaction removed, apart from
+// files that it had made itself, by what it did to the catalogues. whole says that c followed it from its beginning.
 func (c *catalog) resolve(e *Event, whole bool) []Relation {
 	if len(e.dropped) == 0 {
 		return nil
@@ -65,7 +65,9 @@ func (c *catalog) resolve(e *Event, whole bool) []Relation {
 		if class != nil && class.TOAST != 0 {
 			toast[class.TOAST] = class.OID
 		}
-		found = append(found, relation)
+		if relation.Change != "" {
+			found = append(found, relation)
+		}
 	}
 	return group(found, toast, c.tables(database))
 }
@@ -93,7 +95,7 @@ func (r *resolver) follow(database uint32) {
 		l := r.lives[known.OID]
 		if l == nil {
 			l = &life{initial: change.old}
-			if change.inserted {
+			if change.kind == wal.HeapInsert {
 				l.created = change.new
 			}
 			r.lives[known.OID] = l
@@ -101,11 +103,12 @@ func (r *resolver) follow(database uint32) {
 		if change.old != nil && change.new != nil && change.old.FileNumber != change.new.FileNumber {
 			l.moves = append(l.moves, move{change.old, change.new})
 		}
-		l.current = change.new
+		l.gone = change.kind == wal.HeapDelete
 	}
 }
 
-// relation tells whose file it was, and what became of it.
+// relation tells whose file it was, and what became of it. The zero Relation
+// stands for a file that the transaction itself had made.
 func (r *resolver) relation(file wal.RelFile) (Relation, *wal.Class) {
 	relation := Relation{Change: ChangeUnknown, File: file, FileName: file.String()}
 	is := func(class *wal.Class) bool {
@@ -115,7 +118,7 @@ func (r *resolver) relation(file wal.RelFile) (Relation, *wal.Class) {
 		switch {
 		case !is(l.initial):
 			continue
-		case l.current == nil:
+		case l.gone:
 			relation.Change = ChangeDrop
 		default:
 			relation.Change = r.moved(l, file.Number)
@@ -124,17 +127,8 @@ func (r *resolver) relation(file wal.RelFile) (Relation, *wal.Class) {
 		return relation, l.initial
 	}
 	for _, l := range r.lives {
-		for _, m := range l.moves {
-			if is(m.to) {
-				relation.Change = ChangeCreated
-				r.describe(&relation, m.to)
-				return relation, nil
-			}
-		}
-		if is(l.created) {
-			relation.Change = ChangeCreated
-			r.describe(&relation, l.created)
-			return relation, nil
+		if is(l.created) || slices.ContainsFunc(l.moves, func(m move) bool { return is(m.to) }) {
+			return Relation{}, nil
 		}
 	}
 	if r.remapped(file.Database) {
@@ -143,20 +137,32 @@ func (r *resolver) relation(file wal.RelFile) (Relation, *wal.Class) {
 	return relation, nil
 }
 
-// moved tells why a relation left a file.
+// moved tells why a relation left a file. Of several reasons that the rows of
+// it are gone from the relation counts.
 func (r *resolver) moved(l *life, number uint32) Change {
+	change, left := ChangeUnknown, false
 	for _, m := range l.moves {
-		if m.from.FileNumber != number {
+		if !left && m.from.FileNumber != number {
 			continue
 		}
-		switch {
-		case r.truncated(m.from.OID):
-			return ChangeTruncate
-		case m.from.Tablespace != m.to.Tablespace, m.from.Kind != 'r' && m.from.Kind != 't', r.rewritten(m.from.OID), m.to.Pages > 0:
-			return ChangeRewrite
-		case r.whole:
-			return ChangeTruncate // nothing else gives a table a new file without making another table
+		if why := r.why(m); !left || why == ChangeTruncate {
+			change = why
 		}
+		left = true
+	}
+	return change
+}
+
+// why tells what a relation was given another file for.
+func (r *resolver) why(m move) Change {
+	table := m.from.Kind == 'r' || m.from.Kind == 'm' || m.from.Kind == 't'
+	switch {
+	case r.truncated(m.from.OID), table && r.emptied(m.to.FileNumber):
+		return ChangeTruncate
+	case !table, m.from.Tablespace != m.to.Tablespace, r.rewritten(m), m.to.Pages > 0:
+		return ChangeRewrite
+	case r.whole:
+		return ChangeTruncate // nothing else gives a table a new file without making another table
 	}
 	return ChangeUnknown
 }
@@ -172,11 +178,20 @@ func (r *resolver) remapped(database uint32) bool {
 	return r.whole && slices.ContainsFunc(r.changes, func(t *changes) bool { return t.remapped[database] })
 }
 
+// emptied tells whether the transaction cut a file to nothing: TRUNCATE does
+// so with one that the transaction has made.
+func (r *resolver) emptied(number uint32) bool {
+	return slices.ContainsFunc(r.changes, func(t *changes) bool { return t.emptied[number] })
+}
+
 // rewritten tells whether the transaction made another relation to move a
-// relation's rows to.
-func (r *resolver) rewritten(oid uint32) bool {
+// relation's rows to, which got its file in exchange.
+func (r *resolver) rewritten(m move) bool {
 	for _, l := range r.lives {
-		if l.created != nil && l.created.RewriteOf == oid {
+		if l.created == nil || l.created.RewriteOf != m.from.OID {
+			continue
+		}
+		if slices.ContainsFunc(l.moves, func(other move) bool { return other.to.FileNumber == m.from.FileNumber }) {
 			return true
 		}
 	}

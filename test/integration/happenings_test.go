@@ -52,6 +52,14 @@ func happenings() []*happening {
 			setup: []string{"CREATE TABLE typed (id int)", "INSERT INTO typed VALUES (1)"},
 			do:    []string{"ALTER TABLE typed ALTER id TYPE bigint"}, want: []string{"rewrite table typed"},
 		}, {
+			name:  "altered, then truncated",
+			setup: []string{"CREATE TABLE emptied (id int)", "INSERT INTO emptied VALUES (1)"},
+			do:    []string{"ALTER TABLE emptied ALTER id TYPE bigint", "TRUNCATE emptied"}, want: []string{"truncate table emptied"}, rows: "SELECT count(*) FROM emptied",
+		}, {
+			name:  "truncated, then altered",
+			setup: []string{"CREATE TABLE cleared (id int)", "INSERT INTO cleared VALUES (1)"},
+			do:    []string{"TRUNCATE cleared", "ALTER TABLE cleared ALTER id TYPE bigint"}, want: []string{"truncate table cleared"}, rows: "SELECT count(*) FROM cleared",
+		}, {
 			name:  "refresh",
 			setup: []string{"CREATE MATERIALIZED VIEW seen AS SELECT id FROM customers"},
 			do:    []string{"REFRESH MATERIALIZED VIEW seen"}, want: []string{"rewrite materialized view seen"},
