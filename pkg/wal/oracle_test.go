@@ -170,6 +170,12 @@ func (s *site) work(t *testing.T, name string) {
 	for range 200 {
 		s.Exec(t, sql("UPDATE NAME SET a = a + 1 WHERE id = 1"))
 	}
+	if s.HasTool("pgbench") {
+		database := name + "_bench"
+		s.Exec(t, "CREATE DATABASE "+database)
+		pgtest.MustRun(t, s.Tool(t.Context(), t, "pgbench", "--initialize", "--quiet", database))
+		pgtest.MustRun(t, s.Tool(t.Context(), t, "pgbench", "--no-vacuum", "--client=4", "--jobs=2", "--transactions=250", database))
+	}
 }
 
 // path names the segments that recovery along the newest timeline reads, from
