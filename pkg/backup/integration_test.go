@@ -302,21 +302,27 @@ func TestKilledBackup(t *testing.T) { // faults 10 and 38
 		}
 	})
 	t.Run("terminated", func(t *testing.T) {
+		temporary := func() string { return shell(t, "find '"+p.dir+"' -name '.walship-*'") }
+		before := temporary() // of the killed one
 		cmd := command("backup", "push", "--backup-max-rate", "1MB")
-		var output strings.Builder
-		cmd.Stderr = &output
+		stderr, err := os.Create(filepath.Join(p.work, "terminated.log"))
+		must(t, err)
+		defer stderr.Close()
+		cmd.Stderr = stderr
+		output := func() string {
+			text, err := os.ReadFile(stderr.Name())
+			must(t, err)
+			return string(text)
+		}
 		must(t, cmd.Start())
-		pgtest.WaitFor(t, "the start of the copy", func() bool {
-			found, _ := filepath.Glob(p.dir + "/*/parts/*/start.json")
-			return len(found) == 2
-		})
+		pgtest.WaitFor(t, "the start of the copy", func() bool { return strings.Contains(output(), "backup started") })
 		must(t, cmd.Process.Signal(os.Interrupt))
 		var exit *exec.ExitError
-		if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(output.String(), "aborted") || !strings.Contains(output.String(), "interrupt") {
-			t.Errorf("a terminated backup ended with %v and said %s", err, output.String())
+		if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(output(), "aborted") || !strings.Contains(output(), "interrupt") {
+			t.Errorf("a terminated backup ended with %v and said %s", err, output())
 		}
 		pgtest.WaitFor(t, "the end of the session", func() bool { return sessions() == "0" })
-		if left := shell(t, "find '"+p.dir+"' -name '.walship-*'"); left != "" {
+		if left := temporary(); left != before {
 			t.Errorf("temporary files are left: %s", left)
 		}
 	})
