@@ -60,7 +60,7 @@ func TestFetchRemembered(t *testing.T) {
 			SystemID: cluster, Log: quiet, Remembered: func(context.Context) *repo.Repository { return c.remembered },
 		})
 		cancel()
-		if !errors.Is(err, c.want) || c.want == nil && err != nil || c.want != ErrAbsent && errors.Is(err, ErrAbsent) {
+		if !errors.Is(err, c.want) || c.want == nil && err != nil || errors.Is(err, ErrAbsent) != errors.Is(c.want, ErrAbsent) {
 			t.Errorf("%s: %v, want %v", c.name, err, c.want)
 		}
 		if opens != c.opens {
