@@ -272,8 +272,8 @@ func TestBatchConflict(t *testing.T) {
 	}
 	// In the middle: the two have three segments in common.
 	other.fill(t, 10, "one")
-	name, prev := parse(t, other.row[3]), wal.LSN(0)
-	_, prev = chained(parse(t, other.row[2]), 0, "one")
+	name := parse(t, other.row[3])
+	_, prev := chained(parse(t, other.row[2]), 0, "one")
 	for range 7 {
 		var data []byte
 		data, prev = chained(name, prev, "other")
