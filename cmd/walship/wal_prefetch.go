@@ -33,13 +33,7 @@ func (e *environment) prefetchCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			if err := e.prefetchWAL(c, args[0], args[1]); err != nil {
-				// Without its kind, so that the exit code is 1: in a container
-				// whose first process is the server, that one takes any other
-				// code for the crash of a process of its own.
-				return errors.New(err.Error())
-			}
-			return nil
+			return e.prefetchWAL(c, args[0], args[1])
 		},
 	}
 }
@@ -133,7 +127,10 @@ func (e *environment) startPrefetch(s server, last wal.FileName, dest string, st
 		}
 	}
 	args = append(args, "wal", "prefetch", "--system-id", strconv.FormatUint(s.systemID, 10), last.String(), dest)
-	cmd := exec.Command(program, args...)
+	// The shell is for a container whose first process is the server. That one
+	// adopts what this process leaves behind, and takes it for a crash of its
+	// own when it is killed: so the shell waits for it and is well.
+	cmd := exec.Command("/bin/sh", append([]string{"-c", `"$@"; exit 0`, "sh", program}, args...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	log, err := openPrefetchLog(state)
 	if err != nil {
