@@ -447,3 +447,26 @@ func TestRanges(t *testing.T) {
 		t.Errorf("ranges %v, want %v", got, want)
 	}
 }
+
+// TestPushDamaged: a segment whose WAL ends before it does is archived and
+// reported, or refused where that was asked for; a partial one is neither.
+func TestPushDamaged(t *testing.T) { // fault 30, rule 19
+	s := newSite(t, false)
+	push := func(name string, strict bool) (string, error) {
+		var log bytes.Buffer
+		path := s.write(t, name, segment(t, strings.TrimSuffix(name, ".partial"), segmentSize, cluster, 'a'))
+		_, err := Push(t.Context(), s.Repository, path, PushOptions{
+			SystemID: cluster, Strict: strict, Log: slog.New(slog.NewTextHandler(&log, nil)),
+		})
+		return log.String(), err
+	}
+	if _, err := push(first, true); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "damaged at") {
+		t.Errorf("strict: %v", err)
+	}
+	if log, err := push(first, false); err != nil || !strings.Contains(log, "level=ERROR") || !strings.Contains(log, first) {
+		t.Errorf("not strict: %v, the log is %q", err, log)
+	}
+	if log, err := push(second+".partial", true); err != nil || strings.Contains(log, "ERROR") {
+		t.Errorf("partial: %v, the log is %q", err, log)
+	}
+}

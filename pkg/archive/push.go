@@ -300,12 +300,13 @@ func (p *push) becomePartial() {
 	p.header.PlainSize = size
 }
 
-// judge says what is done with a segment whose WAL is damaged. PostgreSQL will
-// not hand it over any better, and what stands before the damage is worth
-// keeping: so it is archived, and reported loudly, unless the caller is
-// strict.
+// judge says what is done with a segment whose WAL ends before it does: it is
+// damaged, since PostgreSQL archives what it has filled or switched away from
+// (rule 19). PostgreSQL will not hand it over any better, and what stands
+// before the damage is worth keeping: so it is archived, and reported loudly,
+// unless the caller is strict. A partial segment ends anywhere.
 func (p *push) judge() error {
-	if p.summary.Ending != wal.EndingDamaged {
+	if p.name.Kind != wal.KindSegment || p.summary.Ending.Complete() {
 		return nil
 	}
 	if p.o.Strict {
