@@ -42,8 +42,10 @@ func (e Ending) String() string {
 // Complete tells whether this is how a segment ends that PostgreSQL filled.
 func (e Ending) Complete() bool { return e >= EndingFull && e <= EndingCrossing }
 
-// ChainDigest is the SHA-256 of the headers of all records that start in a
-// segment and end in it, in order.
+// ChainDigest is the SHA-256 of the lengths and the CRCs, as their headers have
+// them, of all records that start in a segment and end in it, in order. A CRC
+// covers all else that a record says, its header and so its predecessor
+// included.
 type ChainDigest [sha256.Size]byte
 
 // MaxRestorePoints bounds the restore points that a summary lists.
@@ -170,19 +172,21 @@ func (s Summary) overwrites(before Summary) error {
 type summarizer struct {
 	Summary
 	hash     hash.Hash
-	headers  []byte // gathered for hash
+	links    []byte // gathered for hash
 	contents Contents
 	// overwriting: the record is on the segment's first page, and that starts anew.
 	overwriting bool
 }
 
-// headersAtOnce is how many record headers are hashed at a time.
-const headersAtOnce = 128
+const (
+	linkSize    = 4 + 4 // bytes of a record's length and CRC
+	linksAtOnce = 512   // records that are hashed at a time
+)
 
 func newSummarizer() *summarizer {
 	return &summarizer{
-		hash:    sha256.New(),
-		headers: make([]byte, 0, headersAtOnce*recordHeaderSize),
+		hash:  sha256.New(),
+		links: make([]byte, 0, linksAtOnce*linkSize),
 	}
 }
 
@@ -197,9 +201,10 @@ func (s *summarizer) add(r *Record) error {
 	s.Records++
 	s.Last = r.LSN
 	s.End = r.Next
-	if s.headers = append(s.headers, r.Data[:recordHeaderSize]...); len(s.headers) == cap(s.headers) {
-		s.hash.Write(s.headers)
-		s.headers = s.headers[:0]
+	s.links = append(append(s.links, r.Data[:4]...), r.Data[recordCRCOffset:recordHeaderSize]...)
+	if len(s.links) == cap(s.links) {
+		s.hash.Write(s.links)
+		s.links = s.links[:0]
 	}
 	return nil
 }
@@ -299,7 +304,7 @@ func summarize(r *Reader) (Summary, error) {
 			}
 			err = &InvalidError{LSN: record.LSN, Problem: err.Error(), Damaged: true}
 		}
-		s.hash.Write(s.headers)
+		s.hash.Write(s.links)
 		s.hash.Sum(s.Chain[:0])
 		s.Head = r.Head()
 		return s.Summary, s.end(r, err)
