@@ -3,6 +3,8 @@ package archive
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"io"
 	"io/fs"
@@ -68,10 +70,6 @@ func (s *scripted) Get(ctx context.Context, key string, offset, length int64) (i
 func newSite(t *testing.T, encrypted bool) *site {
 	t.Helper()
 	s := &site{store: &scripted{Store: mem.New()}, dir: t.TempDir()}
-	info, err := repo.Init(t.Context(), s.store, repo.InitOptions{Encrypted: encrypted, Now: time.Unix(1e9, 0)})
-	if err != nil {
-		t.Fatal(err)
-	}
 	keys := repo.Keys{}
 	if encrypted {
 		secret, recipient, err := crypto.NewIdentity(false)
@@ -89,15 +87,28 @@ func newSite(t *testing.T, encrypted bool) *site {
 			t.Fatal(err)
 		}
 	}
+	var err error
 	keys.Level, err = compress.ParseLevel("fastest")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Repository, err = repo.New(s.store, info, keys)
+	s.Repository, err = repo.New(s.store, newInfo(encrypted), keys)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// newInfo is a new repository's, without a probe of the storage, which would
+// take longer than most tests.
+func newInfo(encrypted bool) repo.Info {
+	var id [16]byte
+	rand.Read(id[:])
+	info := repo.Info{Format: repo.Format, ID: hex.EncodeToString(id[:]), Encryption: "none"}
+	if encrypted {
+		info.Encryption = "age"
+	}
+	return info
 }
 
 // segment makes the pages of a segment, each with a valid header and filled
