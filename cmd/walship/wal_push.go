@@ -16,10 +16,13 @@ import (
 	"github.com/walship/walship/pkg/wal"
 )
 
-// pushHeap is the size, in bytes, of Go's memory at which a push collects
-// garbage rather than grow: what a batch holds is bounded below that, and a
-// database's host has better use for the rest.
-const pushHeap = 104 << 20
+// The memory of a database's host has better use than to hold a push's
+// garbage. What a push holds is a few large buffers, so that looking through
+// them takes no time.
+const (
+	pushHeap    = 104 << 20 // bytes at which Go collects rather than grow; a batch is bounded below that
+	pushGarbage = 50        // percent of what is in use, before Go collects
+)
 
 // pushWAL archives one file, and the segments that wait behind it.
 func (e *environment) pushWAL(c *cli.Context, path string) error {
@@ -43,6 +46,7 @@ func (e *environment) pushWAL(c *cli.Context, path string) error {
 		return nil
 	}
 	debug.SetMemoryLimit(pushHeap)
+	debug.SetGCPercent(pushGarbage)
 	o := archive.PushOptions{SystemID: s.systemID, Strict: c.Bool("strict"), Batch: memory.batch(settings), Log: e.logger()}
 	if o.Standby, err = isStandby(s.dataDirectory); err != nil {
 		return err
