@@ -1,7 +1,6 @@
 package archive
 
 import (
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -50,8 +49,7 @@ func benchmarkFile(b *testing.B) (string, wal.FileName) {
 	return path, name
 }
 
-// BenchmarkPrepare reads, checks, digests, compresses and encrypts a segment:
-// as one of a batch, on one processor, and by itself, on two.
+// BenchmarkPrepare reads, checks, digests, compresses and encrypts a segment.
 func BenchmarkPrepare(b *testing.B) {
 	path, name := benchmarkFile(b)
 	_, recipient, err := crypto.NewIdentity(false)
@@ -71,27 +69,25 @@ func BenchmarkPrepare(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		for _, alone := range []bool{false, true} {
-			b.Run(fmt.Sprintf("%s alone=%t", text, alone), func(b *testing.B) {
-				pool := &packers{sealer: r.Sealer, alone: alone}
-				b.ReportAllocs()
-				stored := 0
-				for b.Loop() {
-					p := newPush(r, path, name, PushOptions{Log: quiet})
-					if err := p.open(); err != nil {
-						b.Fatal(err)
-					}
-					if err := p.prepare(pool); err != nil {
-						b.Fatal(err)
-					}
-					b.SetBytes(p.header.PlainSize)
-					stored = p.sealed.Len()
-					pool.putBuffer(p.sealed)
-					p.close()
+		b.Run(text, func(b *testing.B) {
+			pool := &packers{sealer: r.Sealer}
+			b.ReportAllocs()
+			stored := 0
+			for b.Loop() {
+				p := newPush(r, path, name, PushOptions{Log: quiet})
+				if err := p.open(); err != nil {
+					b.Fatal(err)
 				}
-				b.ReportMetric(float64(stored), "stored")
-			})
-		}
+				if err := p.prepare(pool); err != nil {
+					b.Fatal(err)
+				}
+				b.SetBytes(p.header.PlainSize)
+				stored = p.sealed.Len()
+				pool.putBuffer(p.sealed)
+				p.close()
+			}
+			b.ReportMetric(float64(stored), "stored")
+		})
 	}
 }
 

@@ -11,7 +11,6 @@ import (
 // would take a good part of a push to allocate.
 type packers struct {
 	sealer *object.Sealer
-	alone  bool // there is one file, so that other processors have nothing to do
 
 	mu      sync.Mutex
 	idle    []*object.Packer

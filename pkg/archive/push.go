@@ -77,7 +77,7 @@ func pushFile(ctx context.Context, r *repo.Repository, path string, o PushOption
 	if along := o.Batch.along(own); len(along) > 0 {
 		return newBatch(o.Batch, own, along).run(ctx)
 	}
-	if err := own.prepare(&packers{sealer: r.Sealer, alone: true}); err != nil {
+	if err := own.prepare(&packers{sealer: r.Sealer}); err != nil {
 		return Pushed{}, err
 	}
 	return own.publish(ctx)
@@ -212,12 +212,7 @@ func (p *push) pack(pool *packers) error {
 		return err
 	}
 	defer pool.put(packer)
-	if pool.alone {
-		err = p.checkBeside(packer)
-	} else {
-		err = p.check(io.TeeReader(p.content(), packer))
-	}
-	if err != nil {
+	if err := p.check(io.TeeReader(p.content(), packer)); err != nil {
 		return err
 	}
 	size, digest, err := packer.Close()
@@ -230,24 +225,6 @@ func (p *push) pack(pool *packers) error {
 	p.header.Digest = digest
 	p.sealed = pool.getBuffer(packer.Packed() + packer.Packed()>>8 + object.HeadSize)
 	return packer.Seal(p.sealed, p.header)
-}
-
-// checkBeside checks the content while another processor packs it.
-func (p *push) checkBeside(packer *object.Packer) error {
-	const atOnce = 256 << 10
-	r, w := io.Pipe()
-	packed := make(chan error, 1)
-	go func() {
-		_, err := io.CopyBuffer(struct{ io.Writer }{packer}, r, make([]byte, atOnce))
-		r.CloseWithError(err)
-		packed <- err
-	}()
-	err := p.check(io.TeeReader(p.content(), w))
-	w.CloseWithError(err)
-	if packErr := <-packed; err == nil {
-		err = packErr
-	}
-	return err
 }
 
 // digest reads a large segment for the first time.

@@ -44,15 +44,10 @@ func (p *Packer) Reset() {
 	p.size = 0
 }
 
-// Write adds to the content. It hashes and compresses at the same time.
+// Write adds to the content.
 func (p *Packer) Write(data []byte) (int, error) {
-	hashed := make(chan struct{})
-	go func() {
-		p.hash.Write(data)
-		close(hashed)
-	}()
 	n, err := p.zstd.Write(data)
-	<-hashed
+	p.hash.Write(data[:n])
 	p.size += int64(n)
 	return n, err
 }
@@ -69,8 +64,8 @@ func (p *Packer) Close() (size int64, digest Digest, err error) {
 // Packed is the number of bytes that the content was compressed to.
 func (p *Packer) Packed() int { return p.frame.size }
 
-// Seal writes the object to dst: what Sealer.Seal would make of the header and
-// the content. The header's size and digest must be those that Close returned.
+// Seal writes the object of the header and the content to dst, as Sealer.Seal
+// does. The header's size and digest must be those that Close returned.
 func (p *Packer) Seal(dst io.Writer, h Header) error {
 	if digest := (Digest{Fastest(), p.hash.Sum(nil)}); h.PlainSize != p.size || !h.Digest.Equal(digest) {
 		return fmt.Errorf("seal %s: the header is of another content than was packed", h.Name)
