@@ -22,7 +22,11 @@ func (p *push) compare(ctx context.Context) error {
 		return err
 	}
 	want := p.header
-	if header.Repository != p.repository.Info.ID || header.Kind != want.Kind || header.SystemID != want.SystemID || header.Name != want.Name {
+	if header.Repository != p.repository.Info.ID {
+		return fmt.Errorf("%w: object %s was written for another repository: its header says %s, and this one's id is %s",
+			ErrConflict, p.key, header.Repository, p.repository.Info.ID)
+	}
+	if header.Kind != want.Kind || header.SystemID != want.SystemID || header.Name != want.Name {
 		return fmt.Errorf("%w: object %s in the repository is damaged or was renamed: its header says %s %s of cluster %d",
 			ErrConflict, p.key, header.Kind, header.Name, header.SystemID)
 	}

@@ -51,3 +51,18 @@ func TestConflictSaysWhere(t *testing.T) {
 		}
 	}
 }
+
+// An object that another repository's writer left isn't taken for one's own,
+// and the message says so.
+func TestConflictWithAnotherRepository(t *testing.T) {
+	one, other := newSite(t, false), newSite(t, false)
+	path := one.write(t, first, segment(t, first, segmentSize, cluster, 'a'))
+	if _, err := one.push(t, path); err != nil {
+		t.Fatal(err)
+	}
+	other.Store = one.Store
+	_, err := other.push(t, path)
+	if !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), "another repository: its header says "+one.Info.ID) {
+		t.Errorf("an object of another repository: %v", err)
+	}
+}
