@@ -86,10 +86,9 @@ func pushFile(ctx context.Context, r *repo.Repository, path string, o PushOption
 // refusal adds ErrRefused to the errors that a change of configuration must
 // mend first.
 func refusal(err error) error {
-	for _, target := range []error{storage.ErrDenied, storage.ErrNoStore, storage.ErrInvalid, fs.ErrPermission, fs.ErrNotExist} {
-		if errors.Is(err, target) && !errors.Is(err, ErrRefused) {
-			return fmt.Errorf("%w: %w", ErrRefused, err)
-		}
+	mend := storage.Lasting(err) || errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist)
+	if mend && !errors.Is(err, ErrRefused) {
+		return fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	return err
 }

@@ -47,7 +47,7 @@ func retry(ctx context.Context, log *slog.Logger, what string, try func() error)
 func lasting(err error) bool {
 	for _, target := range []error{
 		ErrConflict, ErrRefused, ErrAbsent,
-		storage.ErrExist, storage.ErrNotExist, storage.ErrDenied, storage.ErrNoStore, storage.ErrInvalid,
+		storage.ErrExist, storage.ErrNotExist,
 		object.ErrCorrupt, object.ErrUnsupported, crypto.ErrNoIdentity,
 		context.Canceled,
 	} {
@@ -55,7 +55,7 @@ func lasting(err error) bool {
 			return true
 		}
 	}
-	if _, here := errors.AsType[localError](err); here {
+	if _, here := errors.AsType[localError](err); here || storage.Lasting(err) {
 		return true
 	}
 	_, here := errors.AsType[*fs.PathError](err)

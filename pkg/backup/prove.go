@@ -44,7 +44,7 @@ func (r *run) proveWAL(ctx context.Context) error {
 		switch {
 		case err == nil && left == 0:
 			return r.checkHeaders(ctx)
-		case err != nil && (ctx.Err() != nil || lasting(err)):
+		case err != nil && (ctx.Err() != nil || storage.Lasting(err)):
 			return err
 		case err == nil && left != known:
 			progressed, known = time.Now(), left
@@ -148,11 +148,6 @@ func (r *run) checkHeaders(ctx context.Context) error {
 		})
 	}
 	return group.Wait()
-}
-
-// lasting tells errors that no waiting ends.
-func lasting(err error) bool {
-	return errors.Is(err, storage.ErrDenied) || errors.Is(err, storage.ErrNoStore) || errors.Is(err, storage.ErrInvalid)
 }
 
 func (r *run) logWait(missing []wal.FileName, err error) {

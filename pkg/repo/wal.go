@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/walship/walship/pkg/storage"
@@ -143,7 +144,7 @@ func (r *Repository) Clusters(ctx context.Context) ([]uint64, error) {
 		if err != nil {
 			return nil, fmt.Errorf("list clusters: %w", err)
 		}
-		folder, nested := firstSegment(next)
+		folder, _, nested := strings.Cut(next, "/")
 		if id, err := strconv.ParseUint(folder, 10, 64); nested && err == nil && clusterPrefix(id) == folder+"/" {
 			ids = append(ids, id)
 		}
@@ -165,13 +166,4 @@ func firstKey(ctx context.Context, store storage.Store, after string) (string, e
 		return info.Key, err
 	}
 	return "", errNone
-}
-
-func firstSegment(key string) (segment string, nested bool) {
-	for i := range len(key) {
-		if key[i] == '/' {
-			return key[:i], true
-		}
-	}
-	return key, false
 }

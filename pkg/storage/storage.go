@@ -39,6 +39,12 @@ var (
 	ErrInvalid = errors.New("invalid request")
 )
 
+// Lasting tells whether an error is one that trying again doesn't end without
+// a change of configuration: ErrDenied, ErrNoStore or ErrInvalid.
+func Lasting(err error) bool {
+	return errors.Is(err, ErrDenied) || errors.Is(err, ErrNoStore) || errors.Is(err, ErrInvalid)
+}
+
 // Info describes one stored object.
 type Info struct {
 	Key      string
