@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"strings"
 	"time"
 
@@ -17,41 +18,67 @@ import (
 // copyBuffer is how many bytes are read from a file at once.
 const copyBuffer = 256 << 10
 
-// writeFile adds a file to a tar and to the manifest, in the size that it has
-// when it is opened: what it grows by afterwards is cut, and what it loses is
-// replaced by zeros, because the WAL since the start of the backup brings both
-// right. A file that is gone is left out.
-func (r *run) writeFile(ctx context.Context, archive *tar.Writer, e entry, buffer []byte) error {
+// source is a file of the cluster that was opened to be copied. The backup has
+// it in the size that it had then.
+type source struct {
+	entry
+	file *os.File
+	info fs.FileInfo
+}
+
+// open opens a file that was listed; nil if it is gone and may be.
+func (e entry) open() (*source, error) {
 	file, err := e.tree.root.Open(e.path)
 	if errors.Is(err, fs.ErrNotExist) && !pgdata.MustExist(e.name) {
-		return nil
+		return nil, nil
 	}
 	if err != nil {
-		return readError(e.tree, e.path, err)
+		return nil, readError(e.tree, e.path, err)
 	}
-	defer file.Close()
 	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = errors.New("it was replaced by something that isn't a file")
+	}
 	if err != nil {
-		return readError(e.tree, e.path, err)
+		file.Close()
+		return nil, readError(e.tree, e.path, err)
 	}
-	if !info.Mode().IsRegular() {
-		return readError(e.tree, e.path, errors.New("it was replaced by something that isn't a file"))
+	return &source{entry: e, file: file, info: info}, nil
+}
+
+// writeFile adds a file of the cluster. One that is gone is left out.
+func (p *partWriter) writeFile(ctx context.Context, e entry) error {
+	src, err := e.open()
+	if src == nil || err != nil {
+		return err
 	}
-	sink, err := r.newFileSink(archive, r.header(e.name, info.Mode(), info.Size(), info.ModTime()))
+	defer src.file.Close()
+	if err := p.writeWhole(ctx, src); err != nil {
+		return err
+	}
+	e.tree.bytes.Add(src.info.Size())
+	return nil
+}
+
+// writeWhole adds a file with all of its content. What it grows by meanwhile is
+// cut, and what it loses is replaced by zeros, because the WAL since the start of
+// the backup brings both right.
+func (p *partWriter) writeWhole(ctx context.Context, src *source) error {
+	size := src.info.Size()
+	sink, err := p.add(p.run.header(src.name, src.info.Mode(), size, src.info.ModTime()))
 	if err != nil {
 		return err
 	}
-	missing, err := r.copyFile(ctx, sink, file, info.Size(), buffer)
+	missing, err := p.copyFile(ctx, sink, src.file, size)
 	if err != nil {
-		return fmt.Errorf("copy %s: %w", e.name, err)
+		return fmt.Errorf("copy %s: %w", src.name, err)
 	}
-	if missing > 0 && needsWhole(e.name) {
-		return readError(e.tree, e.path, fmt.Errorf("it shrank by %d bytes while it was read", missing))
+	if missing > 0 && needsWhole(src.name) {
+		return readError(src.tree, src.path, fmt.Errorf("it shrank by %d bytes while it was read", missing))
 	}
-	if err := sink.pad(missing, buffer); err != nil {
-		return fmt.Errorf("copy %s: %w", e.name, err)
+	if err := sink.pad(missing, p.buffer); err != nil {
+		return fmt.Errorf("copy %s: %w", src.name, err)
 	}
-	e.tree.bytes.Add(info.Size())
 	return sink.close()
 }
 
@@ -66,17 +93,17 @@ func needsWhole(name string) bool {
 }
 
 // copyFile copies up to size bytes and returns how many of them were missing.
-func (r *run) copyFile(ctx context.Context, dst io.Writer, src io.Reader, size int64, buffer []byte) (missing int64, err error) {
+func (p *partWriter) copyFile(ctx context.Context, dst io.Writer, src io.Reader, size int64) (missing int64, err error) {
 	for left := size; left > 0; {
-		chunk := buffer[:min(left, int64(len(buffer)))]
-		if err := r.limit.wait(ctx, len(chunk)); err != nil {
+		chunk := p.buffer[:min(left, int64(len(p.buffer)))]
+		if err := p.run.limit.wait(ctx, len(chunk)); err != nil {
 			return 0, err
 		}
 		n, err := src.Read(chunk)
 		if _, err := dst.Write(chunk[:n]); err != nil {
 			return 0, err
 		}
-		r.progress.bytes.Add(int64(n))
+		p.run.progress.bytes.Add(int64(n))
 		left -= int64(n)
 		if err == io.EOF {
 			return left, nil
@@ -89,8 +116,8 @@ func (r *run) copyFile(ctx context.Context, dst io.Writer, src io.Reader, size i
 }
 
 // writeContent adds a file that walship has in memory.
-func (r *run) writeContent(archive *tar.Writer, name string, content []byte, modified time.Time, listed bool) error {
-	sink, err := r.newFileSink(archive, r.header(name, 0o600, int64(len(content)), modified))
+func (p *partWriter) writeContent(name string, content []byte, modified time.Time, listed bool) error {
+	sink, err := p.add(p.run.header(name, 0o600, int64(len(content)), modified))
 	if err != nil {
 		return err
 	}
@@ -100,7 +127,7 @@ func (r *run) writeContent(archive *tar.Writer, name string, content []byte, mod
 	if _, err := io.Copy(sink, bytes.NewReader(content)); err != nil {
 		return fmt.Errorf("copy %s: %w", name, err)
 	}
-	r.progress.bytes.Add(int64(len(content)))
+	p.run.progress.bytes.Add(int64(len(content)))
 	return sink.close()
 }
 

@@ -45,7 +45,7 @@ func (r *run) putParts(ctx context.Context) error {
 		group.Go(func() error {
 			buffer := make([]byte, copyBuffer)
 			for p := range parts {
-				stored, err := r.putPart(ctx, p, buffer)
+				stored, err := r.putPart(ctx, p.number, buffer, func(w *partWriter) error { return w.writeEntries(ctx, p.entries) })
 				if err != nil {
 					return err
 				}
@@ -107,46 +107,56 @@ func (r *run) plan(ctx context.Context, next func(part) error) error {
 	return hand()
 }
 
-func (r *run) putPart(ctx context.Context, p part, buffer []byte) (repo.Object, error) {
+// partWriter writes one tar of the backup.
+type partWriter struct {
+	run     *run
+	archive *tar.Writer
+	buffer  []byte // what is read goes through it
+}
+
+// putPart stores the part of that number, of what write adds to it.
+func (r *run) putPart(ctx context.Context, number int, buffer []byte, write func(*partWriter) error) (repo.Object, error) {
 	id := r.record.ID
-	return r.putObject(ctx, repo.PartKey(r.record.SystemID, id, p.number), repo.PartHeader(r.record.SystemID, id, p.number), func(w io.Writer) error {
-		archive := tar.NewWriter(w)
-		for _, e := range p.entries {
-			var err error
-			if e.mode.IsDir() {
-				err = archive.WriteHeader(r.header(e.name+"/", e.mode, 0, e.modified))
-			} else {
-				err = r.writeFile(ctx, archive, e, buffer)
-			}
-			if err != nil {
-				return err
-			}
+	return r.putObject(ctx, repo.PartKey(r.record.SystemID, id, number), repo.PartHeader(r.record.SystemID, id, number), func(w io.Writer) error {
+		p := &partWriter{run: r, archive: tar.NewWriter(w), buffer: buffer}
+		if err := write(p); err != nil {
+			return err
 		}
-		return archive.Close()
+		return p.archive.Close()
 	})
+}
+
+func (p *partWriter) writeEntries(ctx context.Context, entries []entry) error {
+	for _, e := range entries {
+		var err error
+		if e.mode.IsDir() {
+			err = p.archive.WriteHeader(p.run.header(e.name+"/", e.mode, 0, e.modified))
+		} else {
+			err = p.writeFile(ctx, e)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // putLastPart stores the part that a restore needs last: backup_label,
 // tablespace_map, and pg_control behind everything else, without which
 // nothing starts.
 func (r *run) putLastPart(ctx context.Context, stopped postgres.BackupStop, control controlFile) error {
-	number, id := len(r.record.Parts)+1, r.record.ID
-	stored, err := r.putObject(ctx, repo.PartKey(r.record.SystemID, id, number), repo.PartHeader(r.record.SystemID, id, number), func(w io.Writer) error {
-		archive := tar.NewWriter(w)
-		if err := r.writeContent(archive, pgdata.BackupLabelFileName, stopped.Label, stopped.Time, true); err != nil {
+	stored, err := r.putPart(ctx, len(r.record.Parts)+1, nil, func(p *partWriter) error {
+		if err := p.writeContent(pgdata.BackupLabelFileName, stopped.Label, stopped.Time, true); err != nil {
 			return err
 		}
 		// The map describes this host's paths. A restore that maps
 		// tablespaces elsewhere must leave it out, so it isn't listed.
 		if len(stopped.TablespaceMap) > 0 {
-			if err := r.writeContent(archive, pgdata.TablespaceMapFileName, stopped.TablespaceMap, stopped.Time, false); err != nil {
+			if err := p.writeContent(pgdata.TablespaceMapFileName, stopped.TablespaceMap, stopped.Time, false); err != nil {
 				return err
 			}
 		}
-		if err := r.writeContent(archive, pgdata.ControlFileName, control.content, control.modified, true); err != nil {
-			return err
-		}
-		return archive.Close()
+		return p.writeContent(pgdata.ControlFileName, control.content, control.modified, true)
 	})
 	if err != nil {
 		return err

@@ -19,13 +19,14 @@ type fileSink struct {
 	files    *atomic.Int64
 }
 
-func (r *run) newFileSink(archive *tar.Writer, header *tar.Header) (*fileSink, error) {
-	if err := archive.WriteHeader(header); err != nil {
+// add begins a file. The sink takes as many bytes as the header says.
+func (p *partWriter) add(header *tar.Header) (*fileSink, error) {
+	if err := p.archive.WriteHeader(header); err != nil {
 		return nil, fmt.Errorf("write %s to the part: %w", header.Name, err)
 	}
-	algorithm := r.options.Checksums
+	algorithm := p.run.options.Checksums
 	return &fileSink{
-		archive: archive, manifest: r.manifest, files: &r.progress.files, hash: algorithm.New(),
+		archive: p.archive, manifest: p.run.manifest, files: &p.run.progress.files, hash: algorithm.New(),
 		entry: pgdata.ManifestFile{Path: header.Name, Size: header.Size, Modified: header.ModTime, Algorithm: algorithm},
 	}, nil
 }
