@@ -130,6 +130,7 @@ type walDescription struct {
 	StoredSize  int64             `json:"stored_size"`
 	PlainDigest string            `json:"plain_digest,omitempty"`
 	Recipients  []string          `json:"recipients,omitempty"`
+	Host        string            `json:"host,omitempty"`
 	Summary     map[string]string `json:"summary,omitempty"`
 	Content     string            `json:"content,omitempty"` // of a history file
 	Verified    bool              `json:"verified"`          // always false: no identity was used
@@ -198,10 +199,12 @@ func describeWAL(ctx context.Context, repository *repo.Repository, systemID uint
 		return walDescription{}, absentIf(err)
 	}
 	d.PlainSize, d.PlainDigest, d.Recipients = header.PlainSize, header.Digest.String(), header.Recipients
-	d.fields = header.Fields
+	d.Host, d.fields = header.Host, header.Fields
 	d.Summary = make(map[string]string, len(header.Fields))
 	for _, field := range header.Fields {
-		d.Summary[strings.TrimPrefix(field.Key, "wal.")] = field.Value
+		if key, is := strings.CutPrefix(field.Key, "wal."); is {
+			d.Summary[key] = field.Value
+		}
 	}
 	return d, nil
 }
@@ -220,6 +223,9 @@ func (d walDescription) write(w io.Writer) {
 	}
 	if len(d.Recipients) > 0 {
 		line("recipients", strings.Join(d.Recipients, ", "))
+	}
+	if d.Host != "" {
+		line("archived by", d.Host)
 	}
 	for _, text := range summaryText(d.fields) {
 		line(text[0], text[1])

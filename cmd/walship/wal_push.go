@@ -47,7 +47,7 @@ func (e *environment) pushWAL(c *cli.Context, path string) error {
 	}
 	debug.SetMemoryLimit(pushHeap)
 	debug.SetGCPercent(pushGarbage)
-	o := archive.PushOptions{SystemID: s.systemID, Strict: c.Bool("strict"), Batch: memory.batch(settings), Log: e.logger()}
+	o := archive.PushOptions{SystemID: s.systemID, Strict: c.Bool("strict"), Batch: memory.batch(settings), Host: hostName(), Log: e.logger()}
 	if o.Standby, err = isStandby(s.dataDirectory); err != nil {
 		return err
 	}
@@ -57,6 +57,16 @@ func (e *environment) pushWAL(c *cli.Context, path string) error {
 	}
 	e.logger().Debug("archived", "file", done.Name.String(), "key", done.Key, "already", done.Already, "stored", done.StoredSize, "along", done.Along)
 	return nil
+}
+
+// hostName is the name of this machine; "" where it has none, which is no
+// reason not to archive.
+func hostName() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return ""
+	}
+	return name
 }
 
 // push archives a file in the repository as it is remembered. When that fails,

@@ -44,8 +44,20 @@ func (p *push) compare(ctx context.Context) error {
 	if where := p.difference(ctx, header); where != "" {
 		other = where
 	}
-	return fmt.Errorf("%w: object %s in the repository has other content (%s): another server archives timeline %d under this cluster's name; "+
-		"stop one of them, and give a copy that was promoted or cloned a repository of its own", ErrConflict, p.key, other, p.name.Timeline)
+	return fmt.Errorf("%w: object %s in the repository has other content (%s): %s archives timeline %d under this cluster's name; "+
+		"stop one of them, and give a copy that was promoted or cloned a repository of its own", ErrConflict, p.key, other, p.otherWriter(header), p.name.Timeline)
+}
+
+// otherWriter says whose the stored object is, as far as its header knows: one
+// that was written before headers named the host doesn't.
+func (p *push) otherWriter(stored object.Header) string {
+	switch stored.Host {
+	case "":
+		return "another server"
+	case p.o.Host:
+		return fmt.Sprintf("another server, on a host of this name (%q),", stored.Host)
+	}
+	return fmt.Sprintf("another server, on host %q,", stored.Host)
 }
 
 // sameWAL says whether the stored segment has the same records up to the same

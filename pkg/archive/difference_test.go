@@ -52,6 +52,25 @@ func TestConflictSaysWhere(t *testing.T) {
 	}
 }
 
+// Fault 25: a conflict names the host that archived first, where that is known.
+func TestConflictSaysWho(t *testing.T) {
+	for _, c := range []struct{ there, here, want string }{
+		{"", "db2", "): another server archives timeline 1 under"},
+		{"db1", "db2", `): another server, on host "db1", archives timeline 1 under`},
+		{"db1", "", `): another server, on host "db1", archives timeline 1 under`},
+		{"db1", "db1", `): another server, on a host of this name ("db1"), archives timeline 1 under`},
+	} {
+		s := newSite(t, true)
+		for fill, host := range []string{c.there, c.here} {
+			path := s.write(t, first, segment(t, first, segmentSize, cluster, byte(fill)))
+			_, err := Push(t.Context(), s.Repository, path, PushOptions{SystemID: cluster, Host: host, Log: quiet})
+			if fill == 1 && (!errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("host %q behind host %q: %v; want %q", c.here, c.there, err, c.want)
+			}
+		}
+	}
+}
+
 // An object that another repository's writer left isn't taken for one's own,
 // and the message says so.
 func TestConflictWithAnotherRepository(t *testing.T) {

@@ -32,6 +32,9 @@ type PushOptions struct {
 	// Standby: the server is in recovery. What it hands over under a whole
 	// segment's name may be an incomplete one, at the end of a timeline.
 	Standby bool
+	// Host is the name of this machine, which the object will say, so that a
+	// conflict can name the other writer. "" where it isn't known.
+	Host string
 	// Batch, if it isn't nil, takes along the segments that wait behind a
 	// segment.
 	Batch *Batch
@@ -132,9 +135,14 @@ func (p *push) open() error {
 		return fmt.Errorf("%w: it has %d bytes, and a file of this kind at most %d", ErrRefused, size, most)
 	}
 	p.identity = identify(stat)
-	p.header = repo.Header(p.o.SystemID, p.name)
-	p.header.PlainSize = stat.Size()
+	p.begin(stat.Size())
 	return nil
+}
+
+// begin starts the context header with what is known before the file is read.
+func (p *push) begin(size int64) {
+	p.header = repo.Header(p.o.SystemID, p.name)
+	p.header.PlainSize, p.header.Host = size, p.o.Host
 }
 
 func (p *push) close() {
@@ -271,9 +279,7 @@ func (p *push) becomePartial() {
 		"segment", p.name.String(), "end", p.summary.End.String(), "problem", p.summary.Problem)
 	p.name.Kind = wal.KindPartial
 	p.key = p.repository.FileKey(p.o.SystemID, p.name)
-	size := p.header.PlainSize
-	p.header = repo.Header(p.o.SystemID, p.name)
-	p.header.PlainSize = size
+	p.begin(p.header.PlainSize)
 }
 
 // judge says what is done with a segment whose WAL ends before it does: it is

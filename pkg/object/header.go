@@ -46,6 +46,10 @@ type Header struct {
 	PlainSize  int64    // bytes of the content; -1: not known when the header was written
 	Digest     Digest   // of the content; zero: not known when the header was written
 	Recipients []string // fingerprints of the recipients; empty when the object isn't encrypted
+	// Host is the name of the machine that wrote it, which tells people who
+	// the other writer is; "" when that isn't known. One that can't be
+	// written, of more than 255 bytes for example, is left out.
+	Host string
 	// Fields are optional statements about the content: keys of lower-case
 	// letters, digits, "-", "_" and ".", each once, in the writer's order. A
 	// reader ignores those that it doesn't know.
@@ -62,6 +66,7 @@ const (
 	keySize       = "size"
 	keyDigest     = "digest"
 	keyRecipients = "recipients"
+	keyHost       = "host"
 	keyEnd        = "end"
 )
 
@@ -91,6 +96,9 @@ func (h Header) Marshal() ([]byte, error) {
 	}
 	if len(h.Recipients) > 0 {
 		line(keyRecipients, strings.Join(h.Recipients, ","))
+	}
+	if validName(h.Host) {
+		line(keyHost, h.Host)
 	}
 	for _, f := range h.Fields {
 		line(f.Key, f.Value)
@@ -170,6 +178,8 @@ func (h *Header) set(key, value string) (err error) {
 		h.Digest, err = ParseDigest(value)
 	case keyRecipients:
 		h.Recipients = strings.Split(value, ",")
+	case keyHost:
+		h.Host = value
 	default:
 		if strings.HasPrefix(key, critical) {
 			return fmt.Errorf("%w: its context header has %.80q, which a reader must know", ErrUnsupported, key)
@@ -181,7 +191,7 @@ func (h *Header) set(key, value string) (err error) {
 
 const (
 	maxWord       = 64  // bytes of a repository id, a kind, a fingerprint, a field's key
-	maxNameLength = 255 // bytes of a name
+	maxNameLength = 255 // bytes of a name, of an object or a host
 )
 
 func (h Header) validate() error {
@@ -191,7 +201,7 @@ func (h Header) validate() error {
 	if !validWord(string(h.Kind)) {
 		return fmt.Errorf("malformed kind %.80q", h.Kind)
 	}
-	if h.Name == "" || len(h.Name) > maxNameLength || !validValue(h.Name) {
+	if !validName(h.Name) {
 		return fmt.Errorf("malformed name %.80q", h.Name)
 	}
 	if h.PlainSize < -1 {
@@ -220,7 +230,7 @@ func (h Header) validate() error {
 
 func reserved(key string) bool {
 	switch key {
-	case keyFormat, keyRepository, keyKind, keySystemID, keyName, keySize, keyDigest, keyRecipients, keyEnd:
+	case keyFormat, keyRepository, keyKind, keySystemID, keyName, keySize, keyDigest, keyRecipients, keyHost, keyEnd:
 		return true
 	}
 	return false
@@ -234,6 +244,11 @@ func validWord(s string) bool {
 		}
 	}
 	return 0 < len(s) && len(s) <= maxWord
+}
+
+// validName tells whether s is a value that isn't empty, nor longer than a name.
+func validName(s string) bool {
+	return 0 < len(s) && len(s) <= maxNameLength && validValue(s)
 }
 
 // validValue tells whether s is UTF-8 without control characters.

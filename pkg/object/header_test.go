@@ -21,6 +21,7 @@ var exampleHeader = object.Header{
 	PlainSize:  16777216,
 	Digest:     object.Digest{Algorithm: object.BLAKE3, Sum: bytes.Repeat([]byte{0xAB}, 32)},
 	Recipients: []string{"0f1e2d3c4b5a6978", "8796a5b4c3d2e1f0"},
+	Host:       "db1.example.org",
 	Fields:     []wal.Field{{Key: "wal.end", Value: "0/A7FFFFF8"}, {Key: "wal.points", Value: "vor dem Löschen"}, {Key: "x", Value: ""}},
 }
 
@@ -32,6 +33,7 @@ name=0000000100000000000000A7
 size=16777216
 digest=blake3:abababababababababababababababababababababababababababababababab
 recipients=0f1e2d3c4b5a6978,8796a5b4c3d2e1f0
+host=db1.example.org
 wal.end=0/A7FFFFF8
 wal.points=vor dem Löschen
 x=
@@ -44,12 +46,15 @@ func closed(lines string) string {
 
 func TestHeaderText(t *testing.T) {
 	least := object.Header{Repository: "r", Kind: "later-kind", Name: "n", PlainSize: -1}
+	older := exampleHeader // as it was written before there were hosts
+	older.Host = ""
 	empty := object.Header{Repository: "r", Kind: "part", SystemID: 1<<64 - 1, Name: "20261120T142500Z/000001.tar", PlainSize: 0}
 	for _, test := range []struct {
 		header object.Header
 		text   string
 	}{
 		{exampleHeader, exampleText},
+		{older, strings.Replace(exampleText, "host=db1.example.org\n", "", 1)},
 		{least, "format=walship.dev/v1\nrepository=r\nkind=later-kind\nsystem_id=0\nname=n\n"},
 		{empty, "format=walship.dev/v1\nrepository=r\nkind=part\nsystem_id=18446744073709551615\nname=20261120T142500Z/000001.tar\nsize=0\n"},
 	} {
@@ -60,6 +65,29 @@ func TestHeaderText(t *testing.T) {
 		header, err := object.ParseHeader([]byte(closed(test.text)))
 		if err != nil || !reflect.DeepEqual(header, test.header) {
 			t.Errorf("ParseHeader = %v, %+v\nwant %+v", err, header, test.header)
+		}
+	}
+}
+
+// TestHostLeftOut: an object isn't refused because its writer's machine has a
+// name that no header can have.
+func TestHostLeftOut(t *testing.T) {
+	longest := exampleHeader
+	longest.Host = strings.Repeat("h", 255)
+	text, err := longest.Marshal()
+	if err != nil || !strings.Contains(string(text), "\nhost="+longest.Host+"\n") {
+		t.Errorf("Marshal = %v\n%s", err, text)
+	}
+	for _, host := range []string{longest.Host + "h", "two\nlines", "\xff", "\x1b[31m"} {
+		h := exampleHeader
+		h.Host = host
+		text, err := h.Marshal()
+		if err != nil || strings.Contains(string(text), "host") {
+			t.Errorf("host %.20q: Marshal = %v\n%s", host, err, text)
+		}
+		forged := strings.Replace(exampleText, "db1.example.org", host, 1)
+		if h, err := object.ParseHeader([]byte(closed(forged))); !errors.Is(err, object.ErrCorrupt) {
+			t.Errorf("host %.20q: ParseHeader = %v, %+v", host, err, h)
 		}
 	}
 }
@@ -127,7 +155,10 @@ func TestParseRefuses(t *testing.T) {
 		{"repeated line", swap(lines[2], lines[2]+lines[2]), object.ErrCorrupt},
 		{"order", swap(lines[2]+lines[3], lines[3]+lines[2]), object.ErrCorrupt},
 		{"field before its place", swap(lines[5], "y=1\n"+lines[5]), object.ErrCorrupt},
-		{"repeated field", swap(lines[8], lines[8]+lines[8]), object.ErrCorrupt},
+		{"field before the host", swap(lines[8]+lines[9], lines[9]+lines[8]), object.ErrCorrupt},
+		{"repeated host", swap(lines[8], lines[8]+lines[8]), object.ErrCorrupt},
+		{"empty host", swap(lines[8], "host=\n"), object.ErrCorrupt},
+		{"repeated field", swap(lines[9], lines[9]+lines[9]), object.ErrCorrupt},
 		{"leading zero", swap("size=1", "size=01"), object.ErrCorrupt},
 		{"plus", swap("size=1", "size=+1"), object.ErrCorrupt},
 		{"size -1", swap("size=16777216", "size=-1"), object.ErrCorrupt},
@@ -180,6 +211,7 @@ func TestDigest(t *testing.T) {
 
 func FuzzParseHeader(f *testing.F) {
 	f.Add([]byte(closed(exampleText)))
+	f.Add([]byte(closed(strings.Replace(exampleText, "host=db1.example.org\n", "", 1))))
 	f.Add([]byte(closed("format=walship.dev/v1\nrepository=r\nkind=canary\nsystem_id=0\nname=n\n")))
 	f.Fuzz(func(t *testing.T, record []byte) {
 		for _, text := range [][]byte{record, []byte(closed(string(record)))} {
@@ -198,19 +230,31 @@ func FuzzParseHeader(f *testing.F) {
 	})
 }
 
-// TestSummaryFits: the longest summary of a segment can be written and read.
+// TestSummaryFits: the longest summary of a segment can be written and read,
+// beside the longest name of a host and the most recipients. Restore points and
+// tablespaces have as many bytes as a summary lists (8 KiB and 3 KiB).
 func TestSummaryFits(t *testing.T) {
+	const high = 0xFFFFFFFFF7000028
 	s := wal.Summary{
-		Records: 1 << 40, First: 0x1A7000028, Prev: 0x1A6FFFFE0, Last: 0x1A7FFFF00, End: 0x1A8000000, Ending: wal.EndingCrossing,
-		Overwritten: 0x1A6FFFF00,
-		Head:        wal.Fragment{Remaining: 5000, Length: 5000}, Tail: wal.Fragment{Remaining: 9000, Length: 256},
+		Records: 1 << 40, First: high, Prev: high, Last: high, End: high, Ending: wal.EndingCrossing, Overwritten: high,
+		Head: wal.Fragment{Remaining: 1 << 30, Length: 1 << 30, CRC: 1<<32 - 1}, Tail: wal.Fragment{Remaining: 1 << 30, Length: 1 << 29, CRC: 1<<32 - 1},
 		Commits: 1 << 40, Stops: 1 << 40, MinTime: 846000000000000, MaxTime: 846000001000000,
-		RestorePointCount: 1 << 20,
+		Demands: wal.Demands{
+			MaxConnections: 1<<31 - 1, MaxWorkerProcesses: 1<<31 - 1, MaxWALSenders: 1<<31 - 1,
+			MaxPreparedTransactions: 1<<31 - 1, MaxLocksPerTransaction: 1<<31 - 1, Minimal: true,
+		},
+		RestorePointCount: 1 << 40, TablespaceCount: 1 << 40,
 	}
-	for i := range 64 {
-		s.RestorePoints = append(s.RestorePoints, wal.RestorePoint{LSN: 0x1A7000028, Time: 846000000000000, Name: fmt.Sprintf("%060d", i)})
+	for range 64 {
+		s.RestorePoints = append(s.RestorePoints, wal.RestorePoint{LSN: high, Time: 846000000000000, Name: strings.Repeat("\x01", 20)})
+		s.Tablespaces = append(s.Tablespaces, wal.CreatedTablespace{LSN: high, Path: "/" + strings.Repeat("t", 26)})
 	}
 	h := exampleHeader
+	h.Host = strings.Repeat("h", 255)
+	h.Recipients = nil
+	for i := range 20 {
+		h.Recipients = append(h.Recipients, fmt.Sprintf("%016x", i))
+	}
 	h.Fields = s.Fields()
 	text, err := h.Marshal()
 	if err != nil {

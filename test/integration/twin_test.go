@@ -3,6 +3,8 @@
 package integration
 
 import (
+	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -36,6 +38,11 @@ func TestTwin(t *testing.T) {
 		t.Errorf("a backup of the twin ended with %d and said %s", result.Code, result.Stderr)
 	}
 	twin.WaitLog(t, "exit code 20")
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	twin.WaitLog(t, fmt.Sprintf("another server, on a host of this name (%q), archives timeline 1", host))
 	if list := site.walship(t, "backup", "list", "--json").Stdout; strings.Contains(list, `"id"`) {
 		t.Errorf("a backup is listed: %s", list)
 	}
