@@ -33,6 +33,7 @@ func backupCommand(e *environment) *cli.Command {
 					&cli.StringFlag{Name: "label", Usage: "`TEXT` that the backup's label and record carry", Value: "walship base backup"},
 					&cli.StringFlag{Name: "checkpoint", Usage: "`MODE` of the checkpoint that begins the backup: fast, at once; or spread, which doesn't burden the server and takes minutes", Value: "fast"},
 					&cli.StringFlag{Name: "manifest-checksums", Usage: "`ALGORITHM` for the checksum of each file: NONE, CRC32C, SHA224, SHA256, SHA384 or SHA512", Value: string(pgdata.ChecksumCRC32C)},
+					&cli.BoolFlag{Name: "no-verify-checksums", Usage: "don't hold the pages of relations against their checksums"},
 					durationFlag("wal-timeout", "give up when for so long no segment that the backup needs arrives in the archive", backup.DefaultWALTimeout),
 					jsonFlag(),
 				}, e.settingFlags("backup.concurrency", "backup.max_rate", "postgres.connection", "postgres.data_directory")...),
@@ -110,15 +111,31 @@ func (e *environment) pushBackup(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	return e.printResult(c, b, func(w io.Writer) {
+	err = e.printResult(c, b, func(w io.Writer) {
 		fmt.Fprintf(w, "backup %s: %d files, %s (%s stored) in %s; WAL %s to %s on timeline %d\n", b.ID, b.Files,
 			sizeText(b.PlainSize), sizeText(b.StoredSize), time.Since(begun).Round(100*time.Millisecond), b.StartLSN, b.StopLSN, uint32(b.Timeline))
+		for _, why := range b.Degraded {
+			fmt.Fprintf(w, "degraded: %s\n", why)
+		}
 	})
+	if err == nil && len(b.Degraded) > 0 {
+		err = degradedBackup(b)
+	}
+	return err
+}
+
+// degradedBackup says what is wrong with a backup that was taken.
+func degradedBackup(b *repo.Backup) error {
+	err := fmt.Errorf("%w: backup %s is stored, but it has %s", errDegraded, b.ID, b.Degraded[0])
+	if more := len(b.Degraded) - 1; more > 0 {
+		err = fmt.Errorf("%w (and %d more such lines, which backup show prints)", err, more)
+	}
+	return withHint(err, "keep older backups: this one brings the damage back; the server's log and pg_amcheck say what it hits")
 }
 
 // pushOptions reads the flags of backup push.
 func pushOptions(c *cli.Context) (backup.Options, error) {
-	o := backup.Options{Label: c.String("label"), WALTimeout: duration(c, "wal-timeout")}
+	o := backup.Options{Label: c.String("label"), WALTimeout: duration(c, "wal-timeout"), IgnorePageChecksums: c.Bool("no-verify-checksums")}
 	switch c.String("checkpoint") {
 	case "fast":
 		o.Fast = true
@@ -239,7 +256,7 @@ func writeBackup(w io.Writer, b *repo.Backup) {
 	line("timeline", "%d", uint32(b.Timeline))
 	line("size", "%s in %d files", sizeText(b.PlainSize), b.Files)
 	line("stored", "%s in %d parts", sizeText(b.StoredSize), len(b.Parts))
-	line("page checksums", "%s", map[bool]string{true: "on", false: "off"}[b.DataChecksums])
+	line("page checksums", "%s", pageText(b))
 	line("manifest checksums", "%s", b.ManifestChecksums)
 	for _, t := range b.Tablespaces {
 		where := t.Location
@@ -258,6 +275,17 @@ func writeBackup(w io.Writer, b *repo.Backup) {
 	}
 	line("walship", "%s", b.Walship)
 	_ = table.Flush() // w remembers an error
+}
+
+// pageText says what is known of the cluster's pages.
+func pageText(b *repo.Backup) string {
+	switch {
+	case !b.DataChecksums:
+		return "off"
+	case b.PagesChecked == 0:
+		return "on, not verified"
+	}
+	return fmt.Sprintf("on, %d pages verified, %d bad", b.PagesChecked, b.PagesBad)
 }
 
 // backupRefs lists the backups of the cluster that --system-id names, or of

@@ -43,6 +43,9 @@ type Options struct {
 	Fast bool
 	// Checksums is the algorithm of the manifest's checksums per file.
 	Checksums pgdata.ChecksumAlgorithm
+	// IgnorePageChecksums leaves the checksums of pages alone, where the
+	// cluster has them.
+	IgnorePageChecksums bool
 	// Concurrency is how many parts are written at once, at least 1.
 	Concurrency int
 	// MaxRate bounds the bytes read from the cluster's files per second; 0
@@ -67,7 +70,7 @@ const (
 )
 
 // Push takes a base backup and returns its record, which is then in the
-// repository. An error means that there is no backup; the caller then ends the
+// repository; Degraded in it says what is wrong with pages of the cluster. An error means that there is no backup; the caller then ends the
 // server's session, which ends the backup there.
 func Push(ctx context.Context, d Deps, o Options) (*repo.Backup, error) {
 	facts, err := d.Server.Facts(ctx)
@@ -117,6 +120,9 @@ func (r *run) start(ctx context.Context) error {
 	}
 	if err := r.openTablespaces(ctx, before); err != nil {
 		return err
+	}
+	if control.DataChecksumVersion != 0 && !r.options.IgnorePageChecksums {
+		r.pages = newPageCheck(control, started.LSN)
 	}
 	b := &r.record
 	b.Timeline, b.StartLSN, b.StartTime = control.Timeline, started.LSN, started.Time
@@ -200,6 +206,10 @@ func (r *run) describe(stopped postgres.BackupStop) error {
 	b.Checkpoint, b.StopLSN = label.Checkpoint, stopped.LSN
 	b.StopTime, b.StopSnapshot = stopped.Time, stopped.Snapshot
 	r.log.Info("backup stopped on the server", "id", b.ID, "stop", b.StopLSN)
+	if r.pages != nil {
+		b.PagesChecked = r.pages.checked.Load()
+		b.PagesBad, b.Degraded = r.pages.finish(b.StopLSN)
+	}
 	return r.describeTablespaces(stopped.TablespaceMap)
 }
 

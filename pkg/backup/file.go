@@ -15,7 +15,8 @@ import (
 	"github.com/walship/walship/pkg/pgdata"
 )
 
-// copyBuffer is how many bytes are read from a file at once.
+// copyBuffer is how many bytes are read from a file at once: a multiple of the
+// size of a page.
 const copyBuffer = 256 << 10
 
 // source is a file of the cluster that was opened to be copied. The backup has
@@ -69,7 +70,7 @@ func (p *partWriter) writeWhole(ctx context.Context, src *source) error {
 	if err != nil {
 		return err
 	}
-	missing, err := p.copyFile(ctx, sink, src.file, size)
+	missing, err := p.copyFile(ctx, sink, src)
 	if err != nil {
 		return fmt.Errorf("copy %s: %w", src.name, err)
 	}
@@ -92,24 +93,29 @@ func needsWhole(name string) bool {
 	return false
 }
 
-// copyFile copies up to size bytes and returns how many of them were missing.
-func (p *partWriter) copyFile(ctx context.Context, dst io.Writer, src io.Reader, size int64) (missing int64, err error) {
-	for left := size; left > 0; {
-		chunk := p.buffer[:min(left, int64(len(p.buffer)))]
+// copyFile copies as many bytes as the file had when it was opened, and returns
+// how many of them were missing.
+func (p *partWriter) copyFile(ctx context.Context, dst io.Writer, src *source) (missing int64, err error) {
+	pages := p.run.pages.of(src)
+	for offset, size := int64(0), src.info.Size(); offset < size; {
+		chunk := p.buffer[:min(size-offset, int64(len(p.buffer)))]
 		if err := p.run.limit.wait(ctx, len(chunk)); err != nil {
 			return 0, err
 		}
-		n, err := src.Read(chunk)
+		n, err := io.ReadFull(src.file, chunk)
+		if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+			return 0, err
+		}
+		if err := pages.verify(ctx, chunk[:n], offset); err != nil {
+			return 0, err
+		}
 		if _, err := dst.Write(chunk[:n]); err != nil {
 			return 0, err
 		}
 		p.run.progress.bytes.Add(int64(n))
-		left -= int64(n)
-		if err == io.EOF {
-			return left, nil
-		}
+		offset += int64(n)
 		if err != nil {
-			return 0, err
+			return size - offset, nil
 		}
 	}
 	return 0, nil

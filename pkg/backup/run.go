@@ -31,6 +31,7 @@ type run struct {
 	major       int
 	version     string // folder of this server in a tablespace, PG_15_202209061
 
+	pages    *pageCheck // nil: page checksums aren't looked at
 	manifest *manifest
 	progress progress
 	record   repo.Backup

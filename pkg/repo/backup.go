@@ -47,6 +47,10 @@ type Backup struct {
 	StopSnapshot string `json:"stop_snapshot"`
 
 	DataChecksums bool `json:"data_checksums"`
+	// PagesChecked is how many pages were held against their checksums; 0
+	// where the cluster has none, or nobody asked.
+	PagesChecked int64 `json:"pages_checked"`
+	PagesBad     int64 `json:"pages_bad"` // of those; Degraded names them
 	// Required are the settings that a server needs at least to replay the
 	// WAL from here on with hot_standby on, as pg_control records them.
 	Required RequiredSettings `json:"required_settings"`
