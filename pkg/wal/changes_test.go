@@ -1,0 +1,197 @@
+package wal
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"testing"
+)
+
+const segmentBlocks = 131072
+
+// changesOf reads the changes of all records of a builder.
+func changesOf(t *testing.T, w *walBuilder) *Changes {
+	t.Helper()
+	r, err := NewReader(bytes.NewReader(padded(w.data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := NewChanges()
+	for {
+		record, err := r.Next()
+		var end *InvalidError
+		if err == io.EOF || errors.As(err, &end) && end.LSN >= w.position() {
+			return c
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Add(record); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// touch writes a record that names a block, with data of a byte.
+func (w *walBuilder) touch(f RelFile, fork Fork, block uint32) {
+	header := []byte{0, 0x20 | uint8(fork), 1, 0}
+	header = appendRelFile(header, f)
+	header = binary.LittleEndian.AppendUint32(header, block)
+	w.raw(10, 0, 700, append(header, 0xAA)) // Heap
+}
+
+func appendRelFile(data []byte, f RelFile) []byte {
+	for _, n := range []uint32{f.Tablespace, f.Database, f.Number} {
+		data = binary.LittleEndian.AppendUint32(data, n)
+	}
+	return data
+}
+
+func TestChangesBlocks(t *testing.T) {
+	a, b := RelFile{1663, 5, 16384}, RelFile{1663, 5, 16385}
+	w := newWAL(1 << 20)
+	for _, block := range []uint32{7, 0, 5000, 7, segmentBlocks - 1, segmentBlocks, segmentBlocks + 64} {
+		w.touch(a, ForkMain, block)
+		w.touch(b, ForkVisibilityMap, block)
+		w.touch(b, ForkFreeSpaceMap, block)
+	}
+	w.touch(b, ForkMain, 1)
+	c := changesOf(t, w)
+	for _, test := range []struct {
+		file       RelFile
+		first, end uint32
+		want       []uint32
+	}{
+		{a, 0, segmentBlocks, []uint32{0, 7, 5000, segmentBlocks - 1}},
+		{a, segmentBlocks, 2 * segmentBlocks, []uint32{0, 64}},
+		{a, 2 * segmentBlocks, 3 * segmentBlocks, nil},
+		{a, 1, 5001, []uint32{6, 4999}},
+		{b, 0, segmentBlocks, []uint32{1}},
+		{RelFile{1663, 6, 16384}, 0, segmentBlocks, nil},
+	} {
+		got, whole := c.Blocks(nil, test.file, test.first, test.end)
+		if whole || !slices.Equal(got, test.want) {
+			t.Errorf("%s from %d: %v (whole %v), want %v", test.file, test.first, got, whole, test.want)
+		}
+	}
+}
+
+// TestChangesRandom holds the blocks against a plain set.
+func TestChangesRandom(t *testing.T) {
+	random := rand.New(rand.NewPCG(25, 1))
+	files := []RelFile{{1663, 5, 16384}, {1663, 5, 16385}, {16400, 5, 16384}}
+	w, want := newWAL(1<<20), map[RelFile]map[uint32]bool{}
+	for range 5000 {
+		f, block := files[random.IntN(len(files))], random.Uint32N(3*segmentBlocks)
+		if random.IntN(2) == 0 {
+			block = random.Uint32N(200)
+		}
+		if want[f] == nil {
+			want[f] = map[uint32]bool{}
+		}
+		want[f][block] = true
+		w.touch(f, ForkMain, block)
+	}
+	c := changesOf(t, w)
+	for _, f := range files {
+		got := map[uint32]bool{}
+		for first := uint32(0); first < 4*segmentBlocks; first += segmentBlocks {
+			blocks, whole := c.Blocks(nil, f, first, first+segmentBlocks)
+			if whole || !slices.IsSorted(blocks) {
+				t.Errorf("%s: whole %v, sorted %v", f, whole, slices.IsSorted(blocks))
+			}
+			for _, block := range blocks {
+				got[first+block] = true
+			}
+		}
+		if len(got) != len(want[f]) {
+			t.Errorf("%s: %d blocks, want %d", f, len(got), len(want[f]))
+		}
+		for block := range want[f] {
+			if !got[block] {
+				t.Errorf("%s: block %d is missing", f, block)
+			}
+		}
+	}
+}
+
+// TestChangesFiles: what happens to whole files makes the rest of them whole.
+func TestChangesFiles(t *testing.T) {
+	file := RelFile{1663, 5, 16384}
+	other := RelFile{1663, 5, 16999}
+	number := func(n uint32) []byte { return binary.LittleEndian.AppendUint32(nil, n) }
+	ended := func(info uint8, flags uint32, more ...byte) func(*walBuilder) {
+		return func(w *walBuilder) {
+			main := append(binary.LittleEndian.AppendUint64(nil, 1), number(flags|1<<2)...) // XACT_XINFO_HAS_RELFILELOCATORS
+			main = appendRelFile(append(main, number(1)...), file)
+			w.record(ResourceTransaction, info|0x80, 701, append(main, more...))
+		}
+	}
+	smgr := func(info uint8, main []byte) func(*walBuilder) {
+		return func(w *walBuilder) { w.record(ResourceStorage, info, 701, main) }
+	}
+	created := func(fork uint32) []byte { return append(appendRelFile(nil, file), number(fork)...) }
+	truncated := func(blocks, parts uint32) []byte {
+		return append(appendRelFile(number(blocks), file), number(parts)...)
+	}
+	database := func(info uint8, numbers ...uint32) func(*walBuilder) {
+		return func(w *walBuilder) {
+			var main []byte
+			for _, n := range numbers {
+				main = append(main, number(n)...)
+			}
+			w.record(ResourceDatabase, info, 701, main)
+		}
+	}
+	for name, test := range map[string]struct {
+		write func(*walBuilder)
+		whole []bool // of the file's three segments
+		other bool   // another file of the database is whole
+	}{
+		"nothing":              {func(*walBuilder) {}, []bool{false, false, false}, false},
+		"commit that drops":    {ended(0x00, 0), []bool{true, true, true}, false},
+		"abort that drops":     {ended(0x20, 0), []bool{true, true, true}, false},
+		"commit prepared":      {ended(0x30, 1<<4, number(700)...), []bool{true, true, true}, false},
+		"abort prepared":       {ended(0x40, 1<<4, number(700)...), []bool{true, true, true}, false},
+		"created":              {smgr(0x10, created(0)), []bool{true, true, true}, false},
+		"another fork created": {smgr(0x10, created(3)), []bool{false, false, false}, false},
+		"cut to nothing":       {smgr(0x20, truncated(0, 7)), []bool{true, true, true}, false},
+		"cut in the second":    {smgr(0x20, truncated(segmentBlocks+5, 1)), []bool{false, true, true}, false},
+		"cut between":          {smgr(0x20, truncated(segmentBlocks, 1)), []bool{false, true, true}, false},
+		"other forks cut":      {smgr(0x20, truncated(0, 6)), []bool{false, false, false}, false},
+		"database copied":      {database(0x00, 5, 1663, 1, 1663), []bool{true, true, true}, true},
+		"database logged":      {database(0x10, 5, 1663), []bool{true, true, true}, true},
+		"database dropped":     {database(0x20, 5, 2, 1700, 1663), []bool{true, true, true}, true},
+		"another database":     {database(0x20, 6, 1, 1663), []bool{false, false, false}, false},
+		"another place":        {database(0x20, 5, 1, 1700), []bool{false, false, false}, false},
+	} {
+		w := newWAL(1 << 20)
+		w.touch(file, ForkMain, 3)
+		test.write(w)
+		w.touch(file, ForkMain, 2)
+		c := changesOf(t, w)
+		for i, want := range test.whole {
+			first := uint32(i) * segmentBlocks
+			if _, got := c.Blocks(nil, file, first, first+segmentBlocks); got != want {
+				t.Errorf("%s: segment %d is whole: %v, want %v", name, i, got, want)
+			}
+		}
+		if _, got := c.Blocks(nil, other, 0, segmentBlocks); got != test.other {
+			t.Errorf("%s: another file is whole: %v, want %v", name, got, test.other)
+		}
+	}
+}
+
+func TestChangesMinimal(t *testing.T) {
+	for level, want := range map[uint32]bool{0: true, 1: false, 2: false} {
+		w := newWAL(1 << 20)
+		w.parameters(100, 8, 10, 0, 64, level)
+		w.parameters(100, 8, 10, 0, 64, 1)
+		if got := changesOf(t, w).Minimal; got != want {
+			t.Errorf("wal_level %d was minimal: %v, want %v", level, got, want)
+		}
+	}
+}
