@@ -41,6 +41,12 @@ type Options struct {
 	Label         string
 	// Fast asks for an immediate checkpoint, otherwise it is spread.
 	Fast bool
+	// Incremental asks for a backup that has only what changed since its
+	// parent: the backup of that id, or, without one, the newest that can be
+	// it. Where none can be, or where what changed can't be known, the backup
+	// is a full one and says so in the log.
+	Incremental bool
+	Parent      string
 	// Checksums is the algorithm of the manifest's checksums per file.
 	Checksums pgdata.ChecksumAlgorithm
 	// IgnorePageChecksums leaves the checksums of pages alone, where the
@@ -126,6 +132,10 @@ func (r *run) start(ctx context.Context) error {
 	}
 	b := &r.record
 	b.Timeline, b.StartLSN, b.StartTime = control.Timeline, started.LSN, started.Time
+	r.control = control
+	if err := r.chooseParent(ctx); err != nil {
+		return err
+	}
 	opened, err := r.repository.CreateBackup(ctx, repo.Start{
 		SystemID: b.SystemID, Host: b.Host, DataDirectory: b.DataDirectory, Label: b.Label, Walship: b.Walship,
 		ServerVersion: b.ServerVersion, Timeline: b.Timeline, StartLSN: b.StartLSN, StartTime: b.StartTime,
@@ -178,6 +188,9 @@ func (r *run) finish(ctx context.Context) error {
 // copyCluster does what needs the backup to be going on: it copies the files,
 // pg_control as the last, and ends the backup on the server.
 func (r *run) copyCluster(ctx context.Context) (controlFile, postgres.BackupStop, error) {
+	if err := r.compareParent(ctx); err != nil {
+		return controlFile{}, postgres.BackupStop{}, err
+	}
 	if err := r.putConfiguration(ctx); err != nil {
 		return controlFile{}, postgres.BackupStop{}, err
 	}

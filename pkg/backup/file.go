@@ -49,6 +49,9 @@ func (e entry) open() (*source, error) {
 
 // writeFile adds a file of the cluster. One that is gone is left out.
 func (p *partWriter) writeFile(ctx context.Context, e entry) error {
+	if e.changed != nil {
+		return p.writeIncremental(ctx, e)
+	}
 	src, err := e.open()
 	if src == nil || err != nil {
 		return err
@@ -58,6 +61,7 @@ func (p *partWriter) writeFile(ctx context.Context, e entry) error {
 		return err
 	}
 	e.tree.bytes.Add(src.info.Size())
+	p.run.dataSize.Add(src.info.Size())
 	return nil
 }
 
@@ -70,7 +74,7 @@ func (p *partWriter) writeWhole(ctx context.Context, src *source) error {
 	if err != nil {
 		return err
 	}
-	missing, err := p.copyFile(ctx, sink, src)
+	missing, err := p.copyRange(ctx, sink, src, 0, size)
 	if err != nil {
 		return fmt.Errorf("copy %s: %w", src.name, err)
 	}
@@ -93,17 +97,17 @@ func needsWhole(name string) bool {
 	return false
 }
 
-// copyFile copies as many bytes as the file had when it was opened, and returns
-// how many of them were missing.
-func (p *partWriter) copyFile(ctx context.Context, dst io.Writer, src *source) (missing int64, err error) {
+// copyRange copies what stands from one offset of a file up to another, and
+// returns how many bytes of it were missing.
+func (p *partWriter) copyRange(ctx context.Context, dst io.Writer, src *source, from, to int64) (missing int64, err error) {
 	pages := p.run.pages.of(src)
-	for offset, size := int64(0), src.info.Size(); offset < size; {
-		chunk := p.buffer[:min(size-offset, int64(len(p.buffer)))]
+	for offset := from; offset < to; {
+		chunk := p.buffer[:min(to-offset, int64(len(p.buffer)))]
 		if err := p.run.limit.wait(ctx, len(chunk)); err != nil {
 			return 0, err
 		}
-		n, err := io.ReadFull(src.file, chunk)
-		if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+		n, err := src.file.ReadAt(chunk, offset)
+		if err != nil && err != io.EOF {
 			return 0, err
 		}
 		if err := pages.verify(ctx, chunk[:n], offset); err != nil {
@@ -114,8 +118,8 @@ func (p *partWriter) copyFile(ctx context.Context, dst io.Writer, src *source) (
 		}
 		p.run.progress.bytes.Add(int64(n))
 		offset += int64(n)
-		if err != nil {
-			return size - offset, nil
+		if n < len(chunk) {
+			return to - offset, nil
 		}
 	}
 	return 0, nil
@@ -134,6 +138,7 @@ func (p *partWriter) writeContent(name string, content []byte, modified time.Tim
 		return fmt.Errorf("copy %s: %w", name, err)
 	}
 	p.run.progress.bytes.Add(int64(len(content)))
+	p.run.dataSize.Add(int64(len(content)))
 	return sink.close()
 }
 

@@ -52,6 +52,9 @@ func (r *run) putManifest(ctx context.Context) error {
 	if b.Manifest, err = r.stored(ctx, key, m.object.Result(), err); err != nil {
 		return err
 	}
+	if b.Parent != nil {
+		b.DataSize = r.dataSize.Load()
+	}
 	b.Files, b.PlainSize, b.StoredSize = r.progress.files.Load(), r.progress.bytes.Load(), r.progress.stored.Load()
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"context"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -87,6 +88,11 @@ func (r *run) plan(ctx context.Context, next func(part) error) error {
 		}
 	}
 	w := walker{major: r.major, version: r.version, skip: skip, inPlace: inPlace, log: r.log, emit: func(e entry) error {
+		if r.base != nil {
+			if e.changed = r.base.decide(e.name, e.size); e.changed != nil {
+				e.size = e.changed.Size()
+			}
+		}
 		if size > 0 && size+e.size+tarOverhead > r.options.PartSize {
 			if err := hand(); err != nil {
 				return err
@@ -146,7 +152,11 @@ func (p *partWriter) writeEntries(ctx context.Context, entries []entry) error {
 // nothing starts.
 func (r *run) putLastPart(ctx context.Context, stopped postgres.BackupStop, control controlFile) error {
 	stored, err := r.putPart(ctx, len(r.record.Parts)+1, nil, func(p *partWriter) error {
-		if err := p.writeContent(pgdata.BackupLabelFileName, stopped.Label, stopped.Time, true); err != nil {
+		label := stopped.Label
+		if parent := r.record.Parent; parent != nil {
+			label = pgdata.AppendIncremental(slices.Clone(label), parent.StartLSN, parent.Timeline)
+		}
+		if err := p.writeContent(pgdata.BackupLabelFileName, label, stopped.Time, true); err != nil {
 			return err
 		}
 		// The map describes this host's paths. A restore that maps

@@ -14,6 +14,7 @@ import (
 	"github.com/walship/walship/pkg/pgdata"
 	"github.com/walship/walship/pkg/postgres"
 	"github.com/walship/walship/pkg/repo"
+	"github.com/walship/walship/pkg/wal"
 )
 
 // run is one backup on its way.
@@ -31,7 +32,12 @@ type run struct {
 	major       int
 	version     string // folder of this server in a tablespace, PG_15_202209061
 
-	pages    *pageCheck // nil: page checksums aren't looked at
+	pages    *pageCheck         // nil: page checksums aren't looked at
+	control  pgdata.ControlFile // when the backup began
+	history  wal.History        // the way to its timeline, once it is known
+	base     *base              // nil: a full backup
+	dataSize atomic.Int64       // bytes of the files that a restore makes of this
+
 	manifest *manifest
 	progress progress
 	record   repo.Backup

@@ -23,6 +23,9 @@ type entry struct {
 	mode     fs.FileMode
 	modified time.Time
 	size     int64 // bytes of a file when it was listed; 0 for a directory
+	// changed are the blocks of a file that is stored incrementally; nil for
+	// one that is stored whole.
+	changed *pgdata.Incremental
 }
 
 // walker lists what belongs to a backup, as sendDir does in

@@ -1,6 +1,7 @@
 package pgdata
 
 import (
+	"bytes"
 	"fmt"
 	"strconv"
 	"strings"
@@ -46,8 +47,8 @@ func ParseBackupLabel(data []byte) (BackupLabel, error) {
 	l.Timeline = p.timeline("START TIMELINE")
 	if p.rest != "" {
 		l.Incremental = true
-		l.ParentStart = p.lsn("INCREMENTAL FROM LSN")
-		l.ParentTimeline = p.timeline("INCREMENTAL FROM TLI")
+		l.ParentStart = p.lsn(incrementalKey + "LSN")
+		l.ParentTimeline = p.timeline(incrementalKey + "TLI")
 	}
 	if p.err == nil && p.rest != "" {
 		p.fail("there are lines behind the last known one")
@@ -59,6 +60,28 @@ func ParseBackupLabel(data []byte) (BackupLabel, error) {
 		return BackupLabel{}, fmt.Errorf("parse backup_label: %w", p.err)
 	}
 	return l, nil
+}
+
+// incrementalKey begins the lines that only an incremental backup's label has.
+const incrementalKey = "INCREMENTAL FROM "
+
+// AppendIncremental adds to the label of a backup that it is based on the one
+// which started at an LSN of a timeline, as PostgreSQL 17 and later write it.
+// A server of these doesn't start from such a label.
+func AppendIncremental(label []byte, start wal.LSN, timeline wal.TimelineID) []byte {
+	return fmt.Appendf(label, incrementalKey+"LSN: %s\n"+incrementalKey+"TLI: %d\n", start, uint32(timeline))
+}
+
+// CutIncrementalLabel returns a label without what AppendIncremental added,
+// for a directory in which the backup is put together with what it is based on.
+func CutIncrementalLabel(label []byte) []byte {
+	var rest []byte
+	for line := range bytes.Lines(label) {
+		if !bytes.HasPrefix(line, []byte(incrementalKey)) {
+			rest = append(rest, line...)
+		}
+	}
+	return rest
 }
 
 // labelParser takes lines "KEY: value" off rest, and remembers the first

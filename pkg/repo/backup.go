@@ -30,6 +30,10 @@ type Backup struct {
 	DataDirectory string `json:"data_directory"` // on that host
 	ServerVersion int    `json:"server_version"` // as server_version_num says: 150018
 
+	// Parent is the backup that this one is based on, which has what this one
+	// leaves out; nil for a full backup.
+	Parent *Parent `json:"parent,omitempty"`
+
 	Timeline    wal.TimelineID `json:"timeline"`
 	StartLSN    wal.LSN        `json:"start_lsn"`      // the redo point of the backup's checkpoint: WAL is needed from here on
 	Checkpoint  wal.LSN        `json:"checkpoint_lsn"` // where the backup's checkpoint record stands
@@ -62,8 +66,11 @@ type Backup struct {
 	Configuration     *Object           `json:"configuration,omitempty"`
 	ConfigurationOf   map[string]string `json:"configuration_files,omitempty"` // config_file, hba_file, ident_file: paths on the host, each stored in Configuration below its path without the leading slash
 
-	Files      int64 `json:"files"`       // regular files in the parts
-	PlainSize  int64 `json:"plain_size"`  // bytes of those files
+	Files     int64 `json:"files"`      // regular files in the parts
+	PlainSize int64 `json:"plain_size"` // bytes of those files
+	// DataSize is how many bytes the files of an incremental backup have when
+	// they are restored; 0 for a full backup, where it is PlainSize.
+	DataSize   int64 `json:"data_size,omitempty"`
 	StoredSize int64 `json:"stored_size"` // bytes of all objects of the backup but this record
 
 	// Degraded says why the backup may not be whole (a page that failed its
@@ -86,7 +93,7 @@ type Tablespace struct {
 	OID      uint32 `json:"oid"`
 	Location string `json:"location"` // absolute path on the backup's host; relative to the data directory for one created in place
 	InPlace  bool   `json:"in_place,omitempty"`
-	Size     int64  `json:"size"` // bytes of its files
+	Size     int64  `json:"size"` // bytes of its files when they are restored
 }
 
 // Object is one sealed object of a backup.
@@ -228,6 +235,9 @@ func (b *Backup) validate(ref BackupRef) error {
 	}
 	if b.StopLSN < b.StartLSN || len(b.Parts) == 0 {
 		return errors.New("it has no parts, or ends before it starts")
+	}
+	if p := b.Parent; p != nil && (!validID(p.ID) || p.ID == b.ID || p.StopLSN < p.StartLSN || p.StopLSN > b.StartLSN) {
+		return fmt.Errorf("its parent %q, from %s to %s, can't be one", p.ID, p.StartLSN, p.StopLSN)
 	}
 	objects := append([]Object{b.Manifest}, b.Parts...)
 	if b.Configuration != nil {

@@ -121,6 +121,20 @@ func (r *Reader) Next() (*Record, error) {
 	return nil, r.err
 }
 
+// Following returns where the record starts, at least, that follows the one which
+// Next returned last: behind its end, and behind a page's header if that is
+// there.
+func (r *Reader) Following() LSN {
+	next := r.record.Next
+	switch {
+	case next%LSN(r.first.SegmentSize) == 0:
+		return next + LongHeaderSize
+	case next%LSN(r.first.BlockSize) == 0:
+		return next + ShortHeaderSize
+	}
+	return next
+}
+
 // Head describes what was skipped at the start: the rest of a record that
 // began before. It is complete once Next has returned.
 func (r *Reader) Head() Fragment { return r.head }
