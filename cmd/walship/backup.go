@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,9 +35,11 @@ func backupCommand(e *environment) *cli.Command {
 					&cli.StringFlag{Name: "checkpoint", Usage: "`MODE` of the checkpoint that begins the backup: fast, at once; or spread, which doesn't burden the server and takes minutes", Value: "fast"},
 					&cli.StringFlag{Name: "manifest-checksums", Usage: "`ALGORITHM` for the checksum of each file: NONE, CRC32C, SHA224, SHA256, SHA384 or SHA512", Value: string(pgdata.ChecksumCRC32C)},
 					&cli.BoolFlag{Name: "no-verify-checksums", Usage: "don't hold the pages of relations against their checksums"},
+					&cli.BoolFlag{Name: "incremental", Usage: "store only what changed since an earlier backup; needs what reads the repository, see docs/incremental.md"},
+					&cli.StringFlag{Name: "parent", Usage: "with --incremental: the backup to store the changes since, by its `ID`; without, the newest that can be it"},
 					durationFlag("wal-timeout", "give up when for so long no segment that the backup needs arrives in the archive", backup.DefaultWALTimeout),
 					jsonFlag(),
-				}, e.settingFlags("backup.concurrency", "backup.max_rate", "postgres.connection", "postgres.data_directory")...),
+				}, e.settingFlags("backup.concurrency", "backup.max_rate", "encryption.identity_files", "postgres.connection", "postgres.data_directory")...),
 				Action: func(c *cli.Context) error {
 					if _, err := arguments(c); err != nil {
 						return err
@@ -92,7 +95,8 @@ func (e *environment) pushBackup(c *cli.Context) error {
 	if err != nil {
 		return fmt.Errorf("find this host's name: %w", err)
 	}
-	repository, err := e.repository(c.Context, false)
+	// Without an identity an incremental backup becomes a full one and says so.
+	repository, err := e.repository(c.Context, options.Incremental && len(settings.Encryption.IdentityFiles) > 0)
 	if err != nil {
 		return err
 	}
@@ -112,7 +116,7 @@ func (e *environment) pushBackup(c *cli.Context) error {
 		return err
 	}
 	err = e.printResult(c, b, func(w io.Writer) {
-		fmt.Fprintf(w, "backup %s: %d files, %s (%s stored) in %s; WAL %s to %s on timeline %d\n", b.ID, b.Files,
+		fmt.Fprintf(w, "%s backup %s: %d files, %s (%s stored) in %s; WAL %s to %s on timeline %d\n", kindText(b.Parent), b.ID, b.Files,
 			sizeText(b.PlainSize), sizeText(b.StoredSize), time.Since(begun).Round(100*time.Millisecond), b.StartLSN, b.StopLSN, uint32(b.Timeline))
 		for _, why := range b.Degraded {
 			fmt.Fprintf(w, "degraded: %s\n", why)
@@ -135,7 +139,13 @@ func degradedBackup(b *repo.Backup) error {
 
 // pushOptions reads the flags of backup push.
 func pushOptions(c *cli.Context) (backup.Options, error) {
-	o := backup.Options{Label: c.String("label"), WALTimeout: duration(c, "wal-timeout"), IgnorePageChecksums: c.Bool("no-verify-checksums")}
+	o := backup.Options{
+		Label: c.String("label"), WALTimeout: duration(c, "wal-timeout"), IgnorePageChecksums: c.Bool("no-verify-checksums"),
+		Incremental: c.Bool("incremental"), Parent: c.String("parent"),
+	}
+	if o.Parent != "" && !o.Incremental {
+		return o, &usageError{"--parent: it is for incremental backups, with --incremental"}
+	}
 	switch c.String("checkpoint") {
 	case "fast":
 		o.Fast = true
@@ -159,6 +169,7 @@ func pushOptions(c *cli.Context) (backup.Options, error) {
 // backupItem is a backup in the list.
 type backupItem struct {
 	ID            string         `json:"id"`
+	Parent        string         `json:"parent,omitempty"`
 	SystemID      uint64         `json:"system_identifier,string"`
 	ServerVersion int            `json:"server_version"`
 	Timeline      wal.TimelineID `json:"timeline"`
@@ -197,14 +208,14 @@ func (e *environment) listBackups(c *cli.Context) error {
 			continue
 		}
 		list.Backups = append(list.Backups, backupItem{
-			b.ID, b.SystemID, b.ServerVersion, b.Timeline, b.StartLSN, b.StopLSN, b.StartTime, b.StopTime, b.Label, b.PlainSize, b.StoredSize, b.Degraded,
+			b.ID, parentID(b.Parent), b.SystemID, b.ServerVersion, b.Timeline, b.StartLSN, b.StopLSN, b.StartTime, b.StopTime, b.Label, b.PlainSize, b.StoredSize, b.Degraded,
 		})
 	}
 	err = e.printResult(c, list, func(w io.Writer) {
 		table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(table, "ID\tCLUSTER\tPOSTGRESQL\tTIMELINE\tSTART\tSTOP\tEND (UTC)\tSIZE\tSTORED\tLABEL")
+		fmt.Fprintln(table, "ID\tPARENT\tCLUSTER\tPOSTGRESQL\tTIMELINE\tSTART\tSTOP\tEND (UTC)\tSIZE\tSTORED\tLABEL")
 		for _, b := range list.Backups {
-			fmt.Fprintf(table, "%s\t%d\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n", b.ID, b.SystemID, postgres.VersionString(b.ServerVersion), uint32(b.Timeline),
+			fmt.Fprintf(table, "%s\t%s\t%d\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n", b.ID, cmp.Or(b.Parent, "-"), b.SystemID, postgres.VersionString(b.ServerVersion), uint32(b.Timeline),
 				b.StartLSN, b.StopLSN, timeText(b.StopTime), sizeText(b.PlainSize), sizeText(b.StoredSize), labelText(b.Label, b.Degraded))
 		}
 		_ = table.Flush() // w remembers an error
@@ -248,6 +259,9 @@ func writeBackup(w io.Writer, b *repo.Backup) {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	line := func(key, format string, args ...any) { fmt.Fprintf(table, key+"\t"+format+"\n", args...) }
 	line("backup", "%s", b.ID)
+	if b.Parent != nil {
+		line("based on", "%s", b.Parent.ID)
+	}
 	line("label", "%s", b.Label)
 	line("cluster", "%d", b.SystemID)
 	line("server", "PostgreSQL %s on %s, %s", postgres.VersionString(b.ServerVersion), b.Host, b.DataDirectory)
@@ -315,6 +329,22 @@ func chosenClusters(ctx context.Context, repository *repo.Repository, systemID s
 		return nil, err
 	}
 	return []uint64{id}, nil
+}
+
+// parentID is the id of a backup's parent; "" for a full backup.
+func parentID(p *repo.Parent) string {
+	if p == nil {
+		return ""
+	}
+	return p.ID
+}
+
+// kindText says what kind a backup with this parent is.
+func kindText(p *repo.Parent) string {
+	if p == nil {
+		return "full"
+	}
+	return "incremental"
 }
 
 func labelText(label string, degraded []string) string {

@@ -291,6 +291,15 @@ func writePlan(w io.Writer, p *restore.Plan) {
 	line("target", "%s", targetText(p))
 	line("backup", "%s (PostgreSQL %s on %s), ended %s at LSN %s", p.Backup.ID,
 		postgres.VersionString(p.Backup.ServerVersion), p.Backup.Host, timeText(p.Backup.StopTime), p.Backup.StopLSN)
+	objects := p.Backup.Objects
+	for i, b := range p.Backup.BasedOn {
+		key := ""
+		if i == 0 {
+			key = "based on"
+		}
+		line(key, "%s, %s stored", b.ID, sizeText(b.StoredSize))
+		objects += b.Objects
+	}
 	for i, s := range p.Path {
 		key := ""
 		if i == 0 {
@@ -312,7 +321,7 @@ func writePlan(w io.Writer, p *restore.Plan) {
 	for _, name := range p.WAL.Partial {
 		line("", "partial, not used: %s", name)
 	}
-	line("download", "%s in %d objects and the WAL", sizeText(p.DownloadSize), p.Backup.Objects)
+	line("download", "%s in %d objects and the WAL", sizeText(p.DownloadSize), objects)
 	directory := p.Directory
 	if directory == "" {
 		directory = "the data directory"

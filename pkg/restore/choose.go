@@ -73,6 +73,15 @@ func (p *Plan) newestBefore(ctx context.Context, c Catalogue, refs []repo.Backup
 				why = p.notBefore(b)
 			}
 			if why == "" {
+				p.chain, why, err = p.readChain(ctx, c, b)
+				if err != nil {
+					return err
+				}
+				if why != "" && !named {
+					p.Warnings = append(p.Warnings, fmt.Sprintf("backup %s %s: an older one is used", ref.ID, why))
+				}
+			}
+			if why == "" {
 				p.record = b
 				p.Path = pathFrom(p.history, b.StartLSN)
 				return nil

@@ -89,12 +89,8 @@ func (r *reading) close() {
 type extractor struct {
 	dst      *destination
 	manifest *manifest
-	control  []byte // pg_control, which isn't put in place before all is done
-}
-
-// part extracts one part.
-func (x *extractor) part(ctx context.Context, r *repo.Repository, o repo.Object, want object.Header) error {
-	return unpack(ctx, r, o, want, x.entry)
+	combiner *combiner // nil for a full backup
+	control  []byte    // pg_control, which isn't put in place before all is done
 }
 
 // unpack hands the entries of a tar object to write, one after the other.
@@ -167,6 +163,11 @@ func (x *extractor) file(name string, size int64, content io.Reader) error {
 	expected, err := x.manifest.claim(name, size)
 	if err != nil {
 		return err
+	}
+	if x.combiner != nil {
+		if took, err := x.combiner.take(name, content, expected); took || err != nil {
+			return err
+		}
 	}
 	if name == pgdata.ControlFileName {
 		return x.controlFile(size, content, expected)

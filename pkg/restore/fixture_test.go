@@ -192,7 +192,7 @@ func (b *madeBackup) commit(t *testing.T, r *repo.Repository) {
 	if err := r.CommitBackup(context.Background(), b.record); err != nil {
 		t.Fatal(err)
 	}
-	name := wal.SegmentName(1, 2, testSegment)
+	name := wal.SegmentName(1, wal.SegmentNumber(b.record.StartLSN, testSegment), testSegment)
 	if _, err := r.Store.Put(context.Background(), repo.WALKey(testSystem, name)+r.Suffix(), strings.NewReader("segment")); err != nil {
 		t.Fatal(err)
 	}

@@ -27,28 +27,35 @@ type manifestFile struct {
 
 // readManifest reads a whole manifest, which has to be of the given cluster.
 func readManifest(src io.Reader, systemID uint64) (*manifest, error) {
+	m := &manifest{files: make(map[string]*manifestFile)}
+	_, err := eachFile(src, systemID, func(f pgdata.ManifestFile) error {
+		m.files[f.Path] = &manifestFile{size: f.Size, algorithm: f.Algorithm, checksum: bytes.Clone(f.Checksum)}
+		return nil
+	})
+	m.left = len(m.files)
+	return m, err
+}
+
+// eachFile passes on the files of a whole manifest, which has to be of the given
+// cluster, and returns the WAL that the backup needs. What was passed on counts
+// only without an error.
+func eachFile(src io.Reader, systemID uint64, each func(pgdata.ManifestFile) error) ([]pgdata.ManifestWALRange, error) {
 	r, err := pgdata.ReadManifest(src, pgdata.ManifestLimits{})
 	if err != nil {
 		return nil, err
 	}
-	m := &manifest{files: make(map[string]*manifestFile)}
 	for f, err := range r.Files() {
 		if err != nil {
 			return nil, err
 		}
-		if m.files[f.Path] != nil {
-			return nil, fmt.Errorf("it has file %q twice", f.Path)
+		if err := each(f); err != nil {
+			return nil, err
 		}
-		m.files[f.Path] = &manifestFile{size: f.Size, algorithm: f.Algorithm, checksum: bytes.Clone(f.Checksum)}
-	}
-	if _, err := r.Finish(); err != nil {
-		return nil, err
 	}
 	if id := r.SystemID(); r.Version() > 1 && id != systemID {
 		return nil, fmt.Errorf("it is of cluster %d, not of %d", id, systemID)
 	}
-	m.left = len(m.files)
-	return m, nil
+	return r.Finish()
 }
 
 // claim returns what the manifest says of a file that has come, once.

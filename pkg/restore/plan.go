@@ -104,6 +104,7 @@ type Plan struct {
 
 	target  Target
 	record  *repo.Backup
+	chain   []*repo.Backup // what record is put together from, itself last
 	history wal.History
 	point   wal.LSN // of the target's restore point; 0: not known
 	demands wal.Demands
@@ -133,6 +134,9 @@ type PlannedBackup struct {
 	StopTime      time.Time      `json:"stop_time"`
 	Objects       int            `json:"objects"`
 	StoredSize    int64          `json:"stored_size"` // bytes
+	// BasedOn are the backups that an incremental one is put together with, the
+	// full one first. Their objects come in addition.
+	BasedOn []Link `json:"based_on"`
 }
 
 // Step is one timeline of the path. The way goes over to the next one at End,
@@ -300,13 +304,14 @@ func (p *Plan) describe() {
 		p.Backup.Objects++
 	}
 	p.Files = b.Files
-	p.DataSize = b.PlainSize
+	p.DataSize = b.RestoredSize()
 	for _, t := range p.Tablespaces {
 		if !t.InPlace {
 			p.DataSize -= t.Size
 		}
 	}
 	p.DownloadSize = b.StoredSize + p.WAL.StoredSize
+	p.describeChain()
 	for _, why := range b.Degraded {
 		p.Warnings = append(p.Warnings, "the backup is degraded: "+why)
 	}

@@ -1,6 +1,7 @@
 package restore
 
 import (
+	"archive/tar"
 	"context"
 	"errors"
 	"fmt"
@@ -50,16 +51,27 @@ func Run(ctx context.Context, r *repo.Repository, p *Plan, o Options) (*Result, 
 }
 
 func run(ctx context.Context, r *repo.Repository, p *Plan, o Options, d *destination) error {
-	m, err := d.writeManifest(ctx, r, p.record)
-	if err != nil {
+	x := &extractor{dst: d}
+	var err error
+	if len(p.chain) > 1 {
+		x.combiner, err = newCombiner(ctx, r, p.chain, d)
+		if err != nil {
+			return err
+		}
+		x.manifest = x.combiner.manifest
+	} else if x.manifest, err = d.writeManifest(ctx, r, p.record); err != nil {
 		return err
 	}
-	x := &extractor{dst: d, manifest: m}
-	if err := extract(ctx, r, p.record, o, x); err != nil {
+	if err := extract(ctx, r, p.record, o, x.entry); err != nil {
 		return err
 	}
-	if name, n := m.missing(); n > 0 {
+	if name, n := x.manifest.missing(); n > 0 {
 		return fmt.Errorf("%d files of the backup's manifest aren't in its parts, the first is %q", n, name)
+	}
+	if x.combiner != nil {
+		if err := x.combiner.combine(ctx, o); err != nil {
+			return err
+		}
 	}
 	if err := x.checkIdentity(p.record); err != nil {
 		return err
@@ -112,7 +124,7 @@ func (d *destination) writeManifest(ctx context.Context, r *repo.Repository, b *
 }
 
 // extract writes all parts, several at once.
-func extract(ctx context.Context, r *repo.Repository, b *repo.Backup, o Options, x *extractor) error {
+func extract(ctx context.Context, r *repo.Repository, b *repo.Backup, o Options, write func(*tar.Header, io.Reader) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(o.Concurrency)
 	for i, part := range b.Parts {
@@ -120,10 +132,10 @@ func extract(ctx context.Context, r *repo.Repository, b *repo.Backup, o Options,
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			if err := x.part(ctx, r, part, repo.PartHeader(b.SystemID, b.ID, i+1)); err != nil {
+			if err := unpack(ctx, r, part, repo.PartHeader(b.SystemID, b.ID, i+1), write); err != nil {
 				return err
 			}
-			o.Log.Info("restored a part", "part", i+1, "of", len(b.Parts), "bytes", part.PlainSize)
+			o.Log.Info("restored a part", "backup", b.ID, "part", i+1, "of", len(b.Parts), "bytes", part.PlainSize)
 			return nil
 		})
 	}
