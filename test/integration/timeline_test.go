@@ -27,7 +27,7 @@ func TestPromotedStandby(t *testing.T) {
 
 	// The standby has streamed more than what is archived when the primary
 	// crashes.
-	standby := makeStandby(t, site)
+	standby := makeStandby(t, site, "standby", primary, "")
 	insert(primary, "streamed")
 	pgtest.WaitFor(t, "the standby", func() bool { return standby.SQL(t, rows) == "one streamed" })
 	primary.Kill(t)
@@ -114,11 +114,12 @@ func TestPromotedStandby(t *testing.T) {
 	}
 }
 
-// makeStandby restores a standby that streams from the site's cluster and
-// archives into the same repository once it is promoted.
-func makeStandby(t *testing.T, s *site) *pgtest.Cluster {
+// makeStandby restores a standby that streams from a server and archives into
+// the same repository once it is promoted. Settings are further lines of its
+// postgresql.auto.conf.
+func makeStandby(t *testing.T, s *site, name string, source *pgtest.Cluster, settings string) *pgtest.Cluster {
 	t.Helper()
-	standby := s.restore(t, "standby", "--replace")
+	standby := s.restore(t, name, "--replace")
 	if err := os.Rename(filepath.Join(standby.DataDir, "recovery.signal"), filepath.Join(standby.DataDir, "standby.signal")); err != nil {
 		t.Fatal(err)
 	}
@@ -127,8 +128,8 @@ func makeStandby(t *testing.T, s *site) *pgtest.Cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	source := "user=postgres host=" + s.cluster.SocketDir + " port=" + s.cluster.SQL(t, "SHOW port")
-	write(t, conf, string(text)+"primary_conninfo = '"+source+"'\n")
+	conninfo := "user=postgres host=" + source.SocketDir + " port=" + source.SQL(t, "SHOW port")
+	write(t, conf, string(text)+"primary_conninfo = '"+conninfo+"'\n"+settings)
 	standby.Start(t)
 	return standby
 }

@@ -144,6 +144,21 @@ func (c *Cluster) Kill(t testing.TB) {
 	}
 }
 
+// Signal sends a signal to the processes that the server has started, directly
+// or not, whose command line match accepts. It returns how many there were.
+func (c *Cluster) Signal(signal syscall.Signal, match func(command string) bool) int {
+	if !c.Running() {
+		return 0
+	}
+	struck := 0
+	for _, p := range descendants(c.PID()) {
+		if _, alive := p.stat(); alive && match(p.command()) && syscall.Kill(p.pid, signal) == nil {
+			struck++
+		}
+	}
+	return struck
+}
+
 func (c *Cluster) stop(mode Mode) error {
 	if !c.Running() {
 		return nil
