@@ -28,7 +28,7 @@ func restoreCommand(e *environment) *cli.Command {
 			{
 				Name:  "plan",
 				Usage: "say what a restore would do, and whether the WAL that it needs is there; change nothing",
-				Flags: append(restoreFlags(), jsonFlag()),
+				Flags: append(append(restoreFlags(), jsonFlag()), e.settingFlags("encryption.identity_files")...),
 				Action: func(c *cli.Context) error {
 					if _, err := arguments(c); err != nil {
 						return err
@@ -89,7 +89,11 @@ func (e *environment) planRestore(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	repository, err := e.repository(c.Context, false)
+	settings, err := e.config()
+	if err != nil {
+		return err
+	}
+	repository, err := e.repository(c.Context, len(settings.Encryption.IdentityFiles) > 0)
 	if err != nil {
 		return err
 	}
@@ -321,6 +325,7 @@ func writePlan(w io.Writer, p *restore.Plan) {
 	for _, name := range p.WAL.Partial {
 		line("", "partial, not used: %s", name)
 	}
+	writePromise(line, p)
 	line("download", "%s in %d objects and the WAL", sizeText(p.DownloadSize), objects)
 	directory := p.Directory
 	if directory == "" {
@@ -349,6 +354,42 @@ func writePlan(w io.Writer, p *restore.Plan) {
 			fmt.Fprintf(w, "%s: %s\n", list.key, text)
 		}
 	}
+}
+
+// writePromise prints what the restore is going to end with.
+func writePromise(line func(key, format string, args ...any), p *restore.Plan) {
+	if p.Stop != nil {
+		side := "behind"
+		if p.Stop.Before {
+			side = "before"
+		}
+		line("stops", "%s %s at LSN %s", side, stopText(p.Stop), p.Stop.LSN)
+	}
+	ending := func(key string, e *restore.Ending) {
+		if e != nil {
+			line(key, "%s of transaction %d at %s, LSN %s", e.Kind, e.XID, restore.FormatTime(e.Time), e.LSN)
+		}
+	}
+	ending("last in", p.LastIn)
+	ending("first out", p.FirstOut)
+	for _, t := range p.PendingPrepared {
+		line("prepared", "transaction %d %q, neither committed nor rolled back", t.XID, t.GID)
+	}
+	if p.EndsAt != 0 && p.Reachable {
+		line("ends at", "LSN %s", p.EndsAt)
+	}
+}
+
+func stopText(s *restore.Stop) string {
+	switch {
+	case s.XID != 0:
+		return fmt.Sprintf("the %s of transaction %d, %s,", s.Kind, s.XID, restore.FormatTime(s.Time))
+	case s.Name != "":
+		return fmt.Sprintf("the restore point %q", s.Name)
+	case s.Kind == "consistency":
+		return "the end of the backup"
+	}
+	return "the record"
 }
 
 func targetText(p *restore.Plan) string {

@@ -14,8 +14,9 @@ import (
 	"github.com/walship/walship/pkg/wal"
 )
 
-// chooseBackup settles on the backup, the timeline and the path between them.
-func (p *Plan) chooseBackup(ctx context.Context, c Catalogue, r Request) error {
+// chooseBackup settles on the backup, which ends before an LSN, the timeline
+// and the path between them.
+func (p *Plan) chooseBackup(ctx context.Context, c Catalogue, r Request, before wal.LSN) error {
 	pinned, err := parseTimeline(r.Timeline)
 	if err != nil {
 		return err
@@ -50,6 +51,7 @@ func (p *Plan) chooseBackup(ctx context.Context, c Catalogue, r Request) error {
 			return err
 		}
 	}
+	named = slices.DeleteFunc(slices.Clone(named), func(ref repo.BackupRef) bool { return ref.StopLSN >= before })
 	return p.newestBefore(ctx, c, named, r.Backup != "")
 }
 
@@ -89,6 +91,9 @@ func (p *Plan) newestBefore(ctx context.Context, c Catalogue, refs []repo.Backup
 		}
 		refusals = append(refusals, fmt.Sprintf("backup %s %s", ref.ID, why))
 	}
+	if len(refusals) == 0 {
+		return refusef("no older backup leads to %s on timeline %d", p.target, p.Timeline)
+	}
 	if named || len(refusals) == 1 {
 		return refusef("no backup leads to %s on timeline %d: %s", p.target, p.Timeline, refusals[0])
 	}
@@ -114,6 +119,10 @@ func offPath(h wal.History, timeline wal.TimelineID, checkpoint, stop wal.LSN) s
 	return fmt.Sprintf("is of timeline %d, which isn't on the way to timeline %d: choose its own with --timeline %d", timeline, h.Timeline, timeline)
 }
 
+// lastRecord is how many bytes the record can have that ends a backup
+// (XLOG_BACKUP_END), with a page header in the middle.
+const lastRecord = 80
+
 // notBefore says why it isn't proved that a backup ended before the target,
 // or "".
 func (p *Plan) notBefore(b *repo.Backup) string {
@@ -125,7 +134,8 @@ func (p *Plan) notBefore(b *repo.Backup) string {
 		}
 		return fmt.Sprintf("ended at %s, so it can be restored to times from then on", FormatTime(b.StopTime))
 	case TargetLSN:
-		if b.StopLSN <= t.LSN {
+		// A target in the backup's last record may be reached with it.
+		if b.StopLSN <= t.LSN+lastRecord {
 			return ""
 		}
 		return fmt.Sprintf("ended at LSN %s, so it can be restored to LSNs from there on", b.StopLSN)

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/walship/walship/pkg/object"
 	"github.com/walship/walship/pkg/pgdata"
@@ -113,8 +114,13 @@ func entryOf(e tarEntry) pgdata.ManifestFile {
 // makeRepository makes a repository in memory, without the probe of Init.
 func makeRepository() *repo.Repository {
 	info := repo.Info{Format: repo.Format, ID: strings.Repeat("5a", 16), Encryption: "none"}
+	store := mem.New()
+	store.Now = func() time.Time { return clock(23) }
+	if _, err := store.Put(context.Background(), "repository.json", strings.NewReader("{}")); err != nil {
+		panic(err)
+	}
 	return &repo.Repository{
-		Store: mem.New(), Info: info,
+		Store: store, Info: info,
 		Sealer: &object.Sealer{Repository: info.ID},
 		Opener: &object.Opener{Repository: info.ID},
 	}
@@ -192,10 +198,7 @@ func (b *madeBackup) commit(t *testing.T, r *repo.Repository) {
 	if err := r.CommitBackup(context.Background(), b.record); err != nil {
 		t.Fatal(err)
 	}
-	name := wal.SegmentName(1, wal.SegmentNumber(b.record.StartLSN, testSegment), testSegment)
-	if _, err := r.Store.Put(context.Background(), repo.WALKey(testSystem, name)+r.Suffix(), strings.NewReader("segment")); err != nil {
-		t.Fatal(err)
-	}
+	archiveOf(t, r, b.record)
 }
 
 // request restores the small backup below a directory of the test.

@@ -405,7 +405,21 @@ func TestTargets(t *testing.T) {
 		{"", []string{"--immediate"}},
 		{"a b c d", []string{"--to-latest"}},
 	} {
-		directory, _ := o.restore(t, strings.NewReplacer(" ", "-", ":", "").Replace(strings.Join(c.args, "")), append(c.args, "--target-action", "promote")...)
+		directory, out := o.restore(t, strings.NewReplacer(" ", "-", ":", "").Replace(strings.Join(c.args, "")), append(c.args, "--target-action", "promote")...)
+		in := strings.Fields(c.want)
+		for _, side := range []struct {
+			what    string
+			ending  *restore.Ending
+			present bool
+			at      int
+		}{{"last in", out.Plan.LastIn, len(in) > 0, len(in) - 1}, {"first out", out.Plan.FirstOut, len(in) < len(xids), len(in)}} {
+			if side.present && (side.ending == nil || fmt.Sprint(side.ending.XID) != xids[side.at]) || !side.present && side.what == "first out" && side.ending != nil {
+				t.Errorf("%v: %s is %+v, want transaction %d of %v", c.args, side.what, side.ending, side.at, xids)
+			}
+		}
+		if !out.Plan.Reachable || !out.Plan.Certified || !out.Plan.PreparedKnown || len(out.Plan.PendingPrepared) > 0 {
+			t.Errorf("%v: promise %+v", c.args, out.Plan.Promise)
+		}
 		restored := pgtest.Open(t, testMajor, directory)
 		restored.Start(t)
 		restored.WaitPromoted(t)

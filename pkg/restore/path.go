@@ -56,82 +56,76 @@ type archived struct {
 	last     uint64                  // the greatest number in segments
 }
 
+func (a archived) has(n uint64) bool { _, ok := a.segments[n]; return ok }
+
 // maxMissing bounds how many missing segments a plan names.
 const maxMissing = 1000
 
-// findWAL fills in the WAL that the restore reads. Up to the end of the
-// backup, and to a target LSN, every segment is needed. Where the target lies
-// isn't known for the other kinds, so they can use all that follows without a
-// gap.
+// findWAL fills in the WAL that the restore reads, and what it is going to end
+// with. Up to the end of the backup, and to a target LSN, every segment is
+// needed; for the other targets all up to the stop is.
 func (p *Plan) findWAL(ctx context.Context, c Catalogue) error {
 	b, size := p.record, p.record.SegmentSize
-	first := wal.SegmentNumber(b.StartLSN, size)
+	w := p.wayFrom(c)
 	needed := wal.SegmentNumber(b.StopLSN-1, size)
+	bounded := p.target.Kind == TargetLSN || p.target.Kind == TargetImmediate
 	if p.target.Kind == TargetLSN {
 		needed = max(needed, wal.SegmentNumber(p.target.LSN, size))
 	}
-	bounded := p.target.Kind == TargetLSN || p.target.Kind == TargetImmediate
-	through := needed + 1 // the target's record may be the first of the next one
-	if !bounded {
-		through = ^uint64(0)
+	through := ^uint64(0)
+	if bounded {
+		through = needed + 1 // the target's record may be the first of the next one
 	}
-	there, err := listPath(ctx, c, p.SystemID, p.history, first, through, size)
-	if err != nil {
-		return fmt.Errorf("plan restore: %w", err)
-	}
-	last := needed
-	if p.target.Kind == TargetLSN {
-		// One segment behind the archive's end is enough to say where it ends.
-		last = min(needed, max(there.last+1, wal.SegmentNumber(b.StopLSN-1, size)))
-	}
-	for !bounded && there.has(last+1) {
-		last++
-	}
-	p.WAL = PlannedWAL{
-		SegmentSize: size, Missing: []string{}, Partial: []string{},
-		First: p.segment(first), Last: p.segment(last), Needed: int(last - first + 1),
-	}
-	end := first // the first segment that isn't there
-	for n := first; n <= last && len(p.WAL.Missing) < maxMissing; n++ {
-		stored, ok := there.segments[n]
-		p.WAL.StoredSize += stored
-		switch {
-		case !ok:
-			p.missing(n, there)
-		case n == end:
-			end++
-		}
-	}
-	p.WAL.Until = wal.LSN(end * size).String()
-	if len(p.WAL.Missing) > 0 {
-		p.missingProblem(b.StopLSN)
-		return nil
-	}
-	p.judgeEnd(end, there)
-	if err := p.judgeDemands(ctx, c, there, first, last+1); err != nil {
+	if err := w.list(ctx, through); err != nil {
 		return err
 	}
-	switch p.target.Kind {
-	case TargetTime:
-		return p.judgeTime(ctx, c, there, first, last)
-	case TargetLSN:
-		return p.judgeLSN(ctx, c, there, last)
+	if p.target.Kind == TargetLSN {
+		// One segment behind the archive's end is enough to say where it ends.
+		needed = min(needed, max(w.there.last+1, wal.SegmentNumber(b.StopLSN-1, size)))
 	}
-	return nil
+	if w.end <= needed {
+		p.describeWAL(w, needed)
+		p.missingProblem(b.StopLSN)
+		return p.seeEnd(ctx, w)
+	}
+	if err := p.foresee(ctx, w); err != nil {
+		return err
+	}
+	last := needed
+	switch {
+	case p.Stop != nil:
+		last = wal.SegmentNumber(p.Stop.EndLSN-1, size)
+	case !bounded:
+		last = w.end - 1
+	}
+	p.describeWAL(w, last)
+	if p.Stop == nil && !bounded {
+		p.judgeEnd(w)
+	}
+	return p.judgeDemands(ctx, w, last)
 }
 
-func (a archived) has(n uint64) bool { _, ok := a.segments[n]; return ok }
-
-// segment names the segment with a number as the path archives it.
-func (p *Plan) segment(n uint64) string {
-	size := p.record.SegmentSize
-	return wal.SegmentName(p.history.SegmentTimeline(n, size), n, size).String()
+// describeWAL fills in PlannedWAL, for a recovery that needs the segments
+// through last.
+func (p *Plan) describeWAL(w *way, last uint64) {
+	p.WAL = PlannedWAL{
+		SegmentSize: w.size, Missing: []string{}, Partial: []string{},
+		First: w.name(w.first).String(), Last: w.name(last).String(), Needed: int(last - w.first + 1),
+		Until: wal.LSN(min(w.end, last+1) * w.size).String(),
+	}
+	for n := w.first; n <= last && len(p.WAL.Missing) < maxMissing; n++ {
+		stored, ok := w.there.segments[n]
+		p.WAL.StoredSize += stored
+		if !ok {
+			p.missing(w, n)
+		}
+	}
 }
 
 // missing lists a segment as missing, with the partial one of its place.
-func (p *Plan) missing(n uint64, there archived) {
-	p.WAL.Missing = append(p.WAL.Missing, p.segment(n))
-	if partial, ok := there.partial[n]; ok {
+func (p *Plan) missing(w *way, n uint64) {
+	p.WAL.Missing = append(p.WAL.Missing, w.name(n).String())
+	if partial, ok := w.there.partial[n]; ok {
 		p.WAL.Partial = append(p.WAL.Partial, partial.String())
 	}
 }
@@ -152,19 +146,16 @@ func (p *Plan) missingProblem(stop wal.LSN) {
 	p.Problems = append(p.Problems, what+"; "+why)
 }
 
-// judgeEnd says what stands behind the usable WAL, which ends before segment
-// end: a gap, a partial segment, a fork that wasn't reached.
-func (p *Plan) judgeEnd(end uint64, there archived) {
-	if p.target.Kind == TargetLSN || p.target.Kind == TargetImmediate {
-		return
-	}
-	until := wal.LSN(end * p.record.SegmentSize)
-	if there.last > end {
-		p.missing(end, there)
+// judgeEnd says what stands behind the usable WAL: a gap, a partial segment, a
+// fork that wasn't reached.
+func (p *Plan) judgeEnd(w *way) {
+	until := wal.LSN(w.end * w.size)
+	if w.there.last > w.end {
+		p.missing(w, w.end)
 		p.Warnings = append(p.Warnings, fmt.Sprintf(
 			"WAL segment %s isn't in the repository, though later ones up to %s are: recovery can't go beyond %s",
-			p.segment(end), p.segment(there.last), until))
-	} else if partial, ok := there.partial[end]; ok {
+			w.name(w.end), w.name(w.there.last), until))
+	} else if partial, ok := w.there.partial[w.end]; ok {
 		p.WAL.Partial = append(p.WAL.Partial, partial.String())
 		p.Notes = append(p.Notes, fmt.Sprintf(
 			"the archive ends with the partial segment %s, which is never used unasked: recovery ends at %s", partial, until))

@@ -11,7 +11,9 @@ package restore
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"slices"
 	"strconv"
@@ -22,8 +24,8 @@ import (
 	"github.com/walship/walship/pkg/wal"
 )
 
-// Catalogue is what the planner reads of a repository: see Of. None of it needs
-// an identity.
+// Catalogue is what the planner reads of a repository: see Of. Where it isn't
+// said, none of it needs an identity.
 type Catalogue interface {
 	Clusters(ctx context.Context) ([]uint64, error)
 	Backups(ctx context.Context, systemID uint64) ([]repo.BackupRef, error)
@@ -34,6 +36,13 @@ type Catalogue interface {
 	// Summary is what a segment's context header says of its records. The
 	// zero Summary is one that isn't known.
 	Summary(ctx context.Context, systemID uint64, name wal.FileName) (wal.Summary, error)
+	// Segment opens a segment of a size in bytes. Only what was read to its
+	// end, without an error, is genuine. The error wraps crypto.ErrNoIdentity
+	// if there is no identity that opens it.
+	Segment(ctx context.Context, systemID uint64, name wal.FileName, size uint64) (io.ReadCloser, error)
+	// Prepared lists the transactions that were prepared before a backup
+	// began, and that it has. It needs an identity as Segment does.
+	Prepared(ctx context.Context, b *repo.Backup) ([]uint32, error)
 	Now(ctx context.Context) (time.Time, error)
 }
 
@@ -84,6 +93,7 @@ type Plan struct {
 	Timeline wal.TimelineID `json:"timeline"`
 	Path     []Step         `json:"path"` // from the backup's timeline to Timeline
 	WAL      PlannedWAL     `json:"wal"`
+	Promise
 
 	Directory    string       `json:"directory,omitempty"`
 	WALDirectory string       `json:"wal_directory,omitempty"`
@@ -106,6 +116,7 @@ type Plan struct {
 	record  *repo.Backup
 	chain   []*repo.Backup // what record is put together from, itself last
 	history wal.History
+	early   bool    // recovery would stop before the backup is consistent
 	point   wal.LSN // of the target's restore point; 0: not known
 	demands wal.Demands
 
@@ -214,24 +225,48 @@ func MakePlan(ctx context.Context, c Catalogue, r Request) (*Plan, error) {
 	if err := checkPast(ctx, c, r.Target); err != nil {
 		return nil, err
 	}
-	p := &Plan{
-		SystemID: systemID, target: r.Target, Directory: r.Directory, WALDirectory: r.WALDirectory,
-		Target:     PlannedTarget{r.Target.Kind, r.Target.Value(), !r.Target.Exclusive, r.Action},
-		SignalFile: pgdata.RecoverySignalFileName, Clone: !r.Replace,
-		Problems: []string{}, Warnings: []string{}, Notes: []string{},
-	}
-	if err := p.chooseBackup(ctx, c, r); err != nil {
-		return nil, err
-	}
-	if err := p.findWAL(ctx, c); err != nil {
+	p, err := planFrom(ctx, c, r, systemID)
+	if err != nil {
 		return nil, err
 	}
 	if err := p.mapTablespaces(r.Tablespaces); err != nil {
 		return nil, err
 	}
 	p.describe()
+	p.Reachable = len(p.Problems) == 0
 	p.Settings = recoverySettings(p, r)
 	return p, nil
+}
+
+// planFrom chooses the backup, and finds out what a restore of it ends with.
+// Where a backup turns out to be too late for the target, and wasn't asked for,
+// an older one is tried.
+func planFrom(ctx context.Context, c Catalogue, r Request, systemID uint64) (*Plan, error) {
+	var late *Plan // of the newest backup, if that is too late
+	before := ^wal.LSN(0)
+	for {
+		p := &Plan{
+			SystemID: systemID, target: r.Target, Directory: r.Directory, WALDirectory: r.WALDirectory,
+			Target:     PlannedTarget{r.Target.Kind, r.Target.Value(), !r.Target.Exclusive, r.Action},
+			SignalFile: pgdata.RecoverySignalFileName, Clone: !r.Replace,
+			Problems: []string{}, Warnings: []string{}, Notes: []string{},
+			Promise: Promise{PendingPrepared: []Prepared{}},
+		}
+		err := p.chooseBackup(ctx, c, r, before)
+		if _, refused := errors.AsType[*RefusedError](err); refused && late != nil {
+			return late, nil
+		}
+		if err == nil {
+			err = p.findWAL(ctx, c)
+		}
+		if err != nil || !p.early || r.Backup != "" {
+			return p, err
+		}
+		if late == nil {
+			late = p
+		}
+		before = p.record.StopLSN
+	}
 }
 
 func (r Request) validate() error {

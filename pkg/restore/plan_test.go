@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/walship/walship/pkg/crypto"
 	"github.com/walship/walship/pkg/repo"
 	"github.com/walship/walship/pkg/storage"
 	"github.com/walship/walship/pkg/wal"
@@ -28,6 +30,15 @@ type fakeCatalogue struct {
 
 func (c *fakeCatalogue) Summary(_ context.Context, _ uint64, name wal.FileName) (wal.Summary, error) {
 	return c.summaries[name.String()], nil
+}
+
+// Segment has no identity.
+func (c *fakeCatalogue) Segment(_ context.Context, _ uint64, name wal.FileName, _ uint64) (io.ReadCloser, error) {
+	return nil, fmt.Errorf("open %s: %w", name, crypto.ErrNoIdentity)
+}
+
+func (c *fakeCatalogue) Prepared(context.Context, *repo.Backup) ([]uint32, error) {
+	return nil, crypto.ErrNoIdentity
 }
 
 func (c *fakeCatalogue) Clusters(context.Context) ([]uint64, error) { return c.clusters, nil }
@@ -363,15 +374,15 @@ func TestPlanLooksForTime(t *testing.T) {
 	for _, test := range []struct {
 		hour      int
 		exclusive bool
-		warns     bool
+		refused   bool
 	}{{7, false, false}, {8, false, true}, {8, true, false}, {9, true, true}} {
 		p, err := plan(t, c, Request{Backup: "20261120T050000Z", Target: Target{Kind: TargetTime, Time: clock(test.hour), Exclusive: test.exclusive}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		warned := len(p.Warnings) == 1 && strings.Contains(p.Warnings[0], "2026-11-20 08:00:00+00")
-		if warned != test.warns || !test.warns && len(p.Warnings) > 0 {
-			t.Errorf("%d h, exclusive %v: warnings %q, want some: %v", test.hour, test.exclusive, p.Warnings, test.warns)
+		refused := len(p.Problems) == 1 && strings.Contains(p.Problems[0], "to before 2026-11-20 08:00:00+00") && strings.Contains(p.Problems[0], "not verified")
+		if refused != test.refused || !test.refused && len(p.Problems) > 0 || p.Reachable == test.refused {
+			t.Errorf("%d h, exclusive %v: problems %q, want some: %v", test.hour, test.exclusive, p.Problems, test.refused)
 		}
 	}
 	delete(c.summaries, "00000004000000000000000C")
@@ -515,10 +526,10 @@ func TestPlanFindsCreatedTablespaces(t *testing.T) {
 func TestPlanLooksForLSN(t *testing.T) {
 	c := threeDeep()
 	c.summaries = map[string]wal.Summary{"00000004000000000000000D": {Ending: wal.EndingFull, Last: at(13, 0x500)}}
-	for lsn, warnings := range map[wal.LSN]int{at(13, 0x500): 0, at(13, 0x501): 1, at(12, 0x900): 0} {
+	for lsn, problems := range map[wal.LSN]int{at(13, 0x500): 0, at(13, 0x501): 1, at(12, 0x900): 0} {
 		p, err := plan(t, c, Request{Target: Target{Kind: TargetLSN, LSN: lsn}})
-		if err != nil || len(p.Warnings) != warnings || len(p.Problems) > 0 {
-			t.Errorf("%s: %v, warnings %q, problems %q; want %d warnings", lsn, err, p.Warnings, p.Problems, warnings)
+		if err != nil || len(p.Warnings) > 0 || len(p.Problems) != problems {
+			t.Errorf("%s: %v, warnings %q, problems %q; want %d problems", lsn, err, p.Warnings, p.Problems, problems)
 		}
 	}
 }

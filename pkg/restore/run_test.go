@@ -13,6 +13,7 @@ import (
 
 	"github.com/walship/walship/pkg/object"
 	"github.com/walship/walship/pkg/repo"
+	"github.com/walship/walship/pkg/wal"
 )
 
 func TestRun(t *testing.T) {
@@ -228,8 +229,12 @@ func TestRunRefusesObjects(t *testing.T) {
 	}
 	r, work := makeRepository(), t.TempDir()
 	smallBackup().commit(t, r)
+	p, err := MakePlan(context.Background(), Of(r), request(work))
+	if err != nil {
+		t.Fatal(err)
+	}
 	r.Opener = &object.Opener{Repository: strings.Repeat("0", 32)}
-	if _, err := restoreInto(t, r, request(work)); !errors.Is(err, object.ErrMismatch) {
+	if _, err := Run(context.Background(), r, p, quiet); !errors.Is(err, object.ErrMismatch) {
 		t.Errorf("objects of another repository: %v, want ErrMismatch", err)
 	}
 }
@@ -405,9 +410,13 @@ func TestRunRefusesProblems(t *testing.T) {
 	b := smallBackup()
 	b.record.StopLSN = at(3, 0x100)
 	b.commit(t, r)
+	missing := wal.SegmentName(1, 3, testSegment)
+	if err := r.Store.Delete(context.Background(), r.FileKey(testSystem, missing)); err != nil {
+		t.Fatal(err)
+	}
 	q := request(work)
 	var refused *RefusedError
-	if _, err := restoreInto(t, r, q); !errors.As(err, &refused) || !strings.Contains(err.Error(), "000000010000000000000003") {
+	if _, err := restoreInto(t, r, q); !errors.As(err, &refused) || !strings.Contains(err.Error(), missing.String()) {
 		t.Errorf("Run: %v; want a refusal that names the missing segment", err)
 	}
 	if got := paths(t, work); got != "." {

@@ -31,6 +31,10 @@ const (
 	keyDemands       = keyPrefix + "demands"
 	keyRestorePoints = keyPrefix + "restore_points"
 	keyRestorePoint  = keyPrefix + "restore_point." // and a number from 1
+	keyXIDs          = keyPrefix + "xids"
+	keyPrepared      = keyPrefix + "prepared"
+	keyFinished      = keyPrefix + "finished"
+	keyUnlisted      = keyPrefix + "unlisted"
 	keyTablespaces   = keyPrefix + "tablespaces"
 	keyTablespace    = keyPrefix + "tablespace." // and a number from 1
 
@@ -71,6 +75,7 @@ func (s Summary) Fields() []Field {
 	if s.Stops > 0 {
 		fields = append(fields, Field{keyMinTime, s.MinTime.encode()}, Field{keyMaxTime, s.MaxTime.encode()})
 	}
+	fields = append(fields, s.Transactions.fields()...)
 	if s.Demands != (Demands{}) {
 		fields = append(fields, Field{keyDemands, s.Demands.encode()})
 	}
@@ -134,7 +139,8 @@ func (p *summaryParser) summary() Summary {
 		Commits: take(p, keyCommits, true, parseCount),
 		Stops:   take(p, keyStops, true, parseCount),
 
-		Demands: take(p, keyDemands, false, parseDemands),
+		Transactions: p.transactions(),
+		Demands:      take(p, keyDemands, false, parseDemands),
 
 		RestorePointCount: take(p, keyRestorePoints, true, parseCount),
 		TablespaceCount:   take(p, keyTablespaces, false, parseCount),

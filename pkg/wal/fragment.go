@@ -98,7 +98,12 @@ func (f Fragment) count(s *Summary, lsn LSN) error {
 		return nil // no record that matters refers to blocks
 	}
 	contents := Contents{Main: main}
-	if action, ok := record.TransactionAction(); ok && action != ActionPrepare {
+	xid := binary.LittleEndian.Uint32(f.Start[4:])
+	switch action, ok := record.TransactionAction(); {
+	case ok && action == ActionPrepare:
+		s.Transactions.prepare(xid)
+	case ok:
+		s.Transactions.ended(action, record.Info, 0, xid, main)
 		at, err := endTime(main)
 		if err != nil {
 			return fmt.Errorf("decode %s at %s: %w", action, lsn, err)

@@ -69,7 +69,7 @@ func randomWAL(random *rand.Rand, start LSN, segments int) *walBuilder {
 		case n == 25:
 			w.restorePoint(fmt.Sprintf("point %d", w.position()), Timestamp(len(w.data)))
 		case n < 300:
-			w.commit(random.Uint32(), Timestamp(random.Int64N(1e15)))
+			w.commit(random.Uint32N(2000)-1000, Timestamp(random.Int64N(1e15)))
 		default:
 			w.noop(24 + random.IntN(400))
 		}

@@ -59,6 +59,7 @@ func (s *Summary) addCounts(next Summary) {
 		s.span(next.MinTime, next.MaxTime)
 	}
 	s.Stops += next.Stops
+	s.Transactions.append(next.Transactions)
 	s.Demands = s.Demands.Max(next.Demands)
 	listed := s.RestorePointCount == uint64(len(s.RestorePoints))
 	for _, point := range next.RestorePoints {
@@ -70,4 +71,19 @@ func (s *Summary) addCounts(next Summary) {
 	}
 	s.RestorePointCount += next.RestorePointCount - uint64(len(next.RestorePoints))
 	s.addTablespaces(next)
+}
+
+// Joined returns what the record counts that begins in s and ends in next, the
+// segment behind it: none if there is no such record, or if
+// it was overwritten. It reports false where that can't be told from the two.
+func (s Summary) Joined(next Summary) (Summary, bool) {
+	joined := Summary{Transactions: Transactions{Known: true}}
+	if s.Tail.Length == 0 || next.Overwritten != 0 {
+		return joined, true
+	}
+	whole, err := s.Tail.extend(next.Head)
+	if err != nil || whole.unfinished() || whole.checkCRC() != nil {
+		return joined, false
+	}
+	return joined, whole.count(&joined, s.Last) == nil
 }

@@ -24,7 +24,7 @@ func TestAppendModel(t *testing.T) {
 			}
 			segments++
 		}
-		var want Summary
+		want := Summary{Transactions: Transactions{Known: true}}
 		end := w.start + LSN(segments*testSegmentSize)
 		for i, r := range w.records {
 			last := i == len(w.records)-1 || w.records[i+1].lsn >= end
@@ -37,6 +37,7 @@ func TestAppendModel(t *testing.T) {
 			}
 			for _, at := range r.times {
 				want.stop(ActionCommit, at)
+				spanXIDs(&want.Transactions, r, want.Stops == 1)
 			}
 			if r.point != "" {
 				want.list(RestorePoint{r.lsn, Timestamp(r.lsn - w.start), r.point})
@@ -44,7 +45,7 @@ func TestAppendModel(t *testing.T) {
 		}
 		got := Summary{
 			Records: whole.Records, Commits: whole.Commits, Stops: whole.Stops, MinTime: whole.MinTime, MaxTime: whole.MaxTime,
-			RestorePoints: whole.RestorePoints, RestorePointCount: whole.RestorePointCount,
+			RestorePoints: whole.RestorePoints, RestorePointCount: whole.RestorePointCount, Transactions: whole.Transactions,
 		}
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("seed %d:\n%+v\nwant\n%+v", seed, got, want)

@@ -79,6 +79,8 @@ type Summary struct {
 	Stops            uint64
 	MinTime, MaxTime Timestamp
 
+	Transactions Transactions // that end or are prepared
+
 	Demands Demands // of the changes of parameters
 
 	// RestorePoints lists the first of the segment's restore points, as many
@@ -227,12 +229,17 @@ func (s *summarizer) decode(r *Record) error {
 
 func (s *summarizer) addTransaction(r *Record) error {
 	action, ok := r.TransactionAction()
-	if !ok || action == ActionPrepare {
+	switch {
+	case !ok:
+		return nil
+	case action == ActionPrepare:
+		s.Transactions.prepare(r.XID)
 		return nil
 	}
 	if err := r.Decode(&s.contents); err != nil {
 		return err
 	}
+	s.Transactions.ended(action, r.Info, r.magic, r.XID, s.contents.Main)
 	at, err := endTime(s.contents.Main)
 	if err != nil {
 		return fmt.Errorf("decode %s at %s: %w", action, r.LSN, err)
@@ -295,6 +302,7 @@ func (s *summarizer) addRestorePoint(r *Record) error {
 // that isn't about the end of valid WAL is returned.
 func summarize(r *Reader) (Summary, error) {
 	s := newSummarizer()
+	s.Transactions.Known = true
 	for {
 		record, err := r.Next()
 		if err == nil {

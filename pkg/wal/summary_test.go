@@ -3,6 +3,7 @@ package wal
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"reflect"
@@ -68,7 +69,8 @@ func TestSummaryModel(t *testing.T) {
 func compareSummary(t *testing.T, what string, s Summary, w *walBuilder, from LSN) {
 	t.Helper()
 	to := from + testSegmentSize
-	want := Summary{End: s.End, Ending: s.Ending, Problem: s.Problem, Head: s.Head, Tail: s.Tail, Overwritten: s.Overwritten}
+	want := Summary{End: s.End, Ending: s.Ending, Problem: s.Problem, Head: s.Head, Tail: s.Tail, Overwritten: s.Overwritten,
+		Transactions: Transactions{Known: true}}
 	chain := sha256.New()
 	for i, r := range w.records {
 		if r.lsn < from || r.lsn >= to {
@@ -98,6 +100,7 @@ func compareSummary(t *testing.T, what string, s Summary, w *walBuilder, from LS
 				want.MinTime, want.MaxTime = at, at
 			}
 			want.MinTime, want.MaxTime = min(want.MinTime, at), max(want.MaxTime, at)
+			spanXIDs(&want.Transactions, r, want.Stops == 1)
 		}
 		if r.point != "" {
 			want.RestorePointCount++
@@ -108,6 +111,17 @@ func compareSummary(t *testing.T, what string, s Summary, w *walBuilder, from LS
 	if !reflect.DeepEqual(s, want) {
 		t.Errorf("%s:\n%+v\nwant\n%+v", what, s, want)
 	}
+}
+
+// spanXIDs widens a span of transaction ids by a record's; all of them are near
+// to 0, which is in the middle of the circle.
+func spanXIDs(t *Transactions, r builtRecord, first bool) {
+	xid := int32(binary.LittleEndian.Uint32(r.data[4:]))
+	least, most := min(int32(t.Least), xid), max(int32(t.Most), xid)
+	if first {
+		least, most = xid, xid
+	}
+	t.Least, t.Most = uint32(least), uint32(most)
 }
 
 // TestFollows refuses every segment but the one that comes next (rules 15
@@ -306,7 +320,7 @@ func TestParseSummary(t *testing.T) {
 	for i, field := range fields {
 		rest := append(append([]Field(nil), fields[:i]...), fields[i+1:]...)
 		_, err := ParseSummary(rest)
-		optional := field.Key == "wal.tail" || field.Key == "wal.demands" || strings.HasPrefix(field.Key, "wal.restore_point.")
+		optional := field.Key == "wal.tail" || field.Key == "wal.xids" || field.Key == "wal.demands" || strings.HasPrefix(field.Key, "wal.restore_point.")
 		if (err == nil) != optional {
 			t.Errorf("without %s: %v", field.Key, err)
 		}

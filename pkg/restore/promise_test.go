@@ -1,0 +1,171 @@
+package restore
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/walship/walship/pkg/repo"
+	"github.com/walship/walship/pkg/wal"
+)
+
+const smallSegment = 1 << 20
+
+// minute is a moment of the test's clock.
+func minute(n int) time.Time { return clock(10).Add(time.Duration(n) * time.Minute) }
+
+// life is a cluster whose WAL the tests of promises look into.
+type life struct {
+	*server
+	repository *repo.Repository
+	at         map[string]wal.LSN // of records, by what they are about
+}
+
+// newLife takes a backup of a new server, in segment 2.
+func newLife(t *testing.T) *life {
+	t.Helper()
+	l := &life{newServer(1, 2, smallSegment), makeRepository(), map[string]wal.LSN{}}
+	l.backup(t, "20261120T095900Z", minute(-1))
+	return l
+}
+
+// backup takes a backup that begins in the server's segment and ends in it.
+func (l *life) backup(t *testing.T, id string, ended time.Time) {
+	t.Helper()
+	l.header(0)
+	redo := l.position()
+	checkpoint := l.record(wal.ResourceXLOG, 0x20, 0, make([]byte, 88))
+	checkpoint = max(checkpoint, l.record(wal.ResourceXLOG, 0x20, 0, make([]byte, 88)))
+	l.at["backup record"] = l.record(wal.ResourceXLOG, 0x20, 0, make([]byte, 8))
+	b := &repo.Backup{
+		Format: 1, ID: id, SystemID: testSystem, ServerVersion: 150018, Timeline: l.timeline,
+		StartLSN: redo, Checkpoint: checkpoint, StopLSN: l.position(), SegmentSize: l.size,
+		StartTime: ended.Add(-time.Second), StopTime: ended, StopSnapshot: "700:700:",
+		Parts: []repo.Object{{Key: repo.PartKey(testSystem, id, 1)}}, Manifest: repo.Object{Key: repo.ManifestKey(testSystem, id)},
+	}
+	if err := l.repository.CommitBackup(context.Background(), b); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// crossing writes a commit that a segment's end cuts, as many bytes before it.
+func (l *life) crossing(left int, xid uint32, at time.Time) wal.LSN {
+	end := wal.LSN((uint64(l.position())/l.size + 1) * l.size)
+	l.fillTo(end - testBlock)
+	l.noopTo(end - wal.LSN(left))
+	return l.commit(xid, at)
+}
+
+// typical writes transactions of all sorts into four segments. The clock goes
+// back in the middle.
+func typical(t *testing.T) *life {
+	l := newLife(t)
+	l.at["a"] = l.commit(701, minute(1), 801, 802)
+	l.at["b"] = l.abort(702, minute(2))
+	l.at["point"] = l.restorePoint("here", minute(2))
+	l.at["c"] = l.crossing(24, 703, minute(3))
+	l.prepare(704, minute(4), "first")
+	l.at["e"] = l.commit(705, minute(8)) // the clock is ahead
+	l.at["f"] = l.commit(706, minute(5))
+	l.switchSegment()
+	l.prepare(707, minute(5), "second")
+	l.at["g"] = l.finish(704, minute(6), "first")
+	l.restorePoint("here", minute(6))
+	l.fillTo(5*smallSegment - 100)
+	l.switchSegment()
+	l.at["h"] = l.abort(709, minute(7))
+	l.at["i"] = l.commit(708, minute(9))
+	l.at["tail"] = l.record(wal.ResourceXLOG, 0x20, 0, make([]byte, 8))
+	l.switchSegment()
+	l.archive(t, l.repository, 2)
+	return l
+}
+
+// TestPromise is rules 9 to 12: where recovery stops, and what is in.
+func TestPromise(t *testing.T) {
+	l := typical(t)
+	timed := func(at time.Time, exclusive bool) Target {
+		return Target{Kind: TargetTime, Time: at, Exclusive: exclusive}
+	}
+	lsn := func(lsn wal.LSN, exclusive bool) Target {
+		return Target{Kind: TargetLSN, LSN: lsn, Exclusive: exclusive}
+	}
+	xid := func(xid uint64, exclusive bool) Target {
+		return Target{Kind: TargetXID, XID: xid, Exclusive: exclusive}
+	}
+	for name, c := range map[string]struct {
+		target   Target
+		stop     string // the record; "": none
+		before   bool
+		in, out  uint32
+		prepared string
+		problem  string
+	}{
+		"time between":             {timed(minute(1).Add(time.Second), false), "b", true, 701, 703, "", ""},
+		"time of a commit":         {timed(minute(1), false), "b", true, 701, 703, "", ""},
+		"time of a commit, before": {timed(minute(1), true), "a", true, 0, 701, "", ""},
+		"an abort counts":          {timed(minute(2), true), "b", true, 701, 703, "", ""},
+		"a commit that is cut":     {timed(minute(2), false), "c", true, 701, 703, "", ""},
+		"its own time":             {timed(minute(3), false), "e", true, 703, 705, "first", ""},
+		"the clock was ahead":      {timed(minute(6), false), "e", true, 703, 705, "first", ""},
+		"behind that":              {timed(minute(8), false), "i", true, 704, 708, "second", ""},
+		"the last commit, before":  {timed(minute(9), true), "i", true, 704, 708, "second", ""},
+		"the last commit":          {timed(minute(9), false), "", false, 708, 0, "second", "to before 2026-11-20 10:09:00+00 can be reached"},
+		"idle at the end":          {timed(minute(10), false), "", false, 708, 0, "second", "its last commit is of transaction 708, at 2026-11-20 10:09:00+00"},
+
+		"LSN":                     {lsn(l.at["a"], false), "a", false, 701, 703, "", ""},
+		"LSN, before":             {lsn(l.at["a"], true), "a", true, 0, 701, "", ""},
+		"LSN inside a record":     {lsn(l.at["a"]+1, false), "b", false, 701, 703, "", ""},
+		"LSN of a cut record":     {lsn(l.at["c"], false), "c", false, 703, 705, "", ""},
+		"LSN of the backup's end": {lsn(l.at["backup record"], false), "backup record", false, 0, 701, "", ""},
+		"LSN of the last record":  {lsn(l.at["i"]+1, false), "tail", false, 708, 0, "second", ""},
+		"LSN behind it":           {lsn(6*smallSegment-8, false), "", false, 708, 0, "second", "no record starts at or behind the target"},
+		"LSN behind the archive":  {lsn(7*smallSegment-8, false), "", false, 708, 0, "second", "000000010000000000000006 isn't in the repository; the way to 0/6FFFF8 leads through it; the WAL that is there ends at 0/600000: its last commit is of transaction 708"},
+		"xid":                     {xid(703, false), "c", false, 703, 705, "", ""},
+		"xid, before":             {xid(703, true), "c", true, 701, 703, "", ""},
+		"xid of an abort":         {xid(709, false), "h", false, 704, 708, "second", ""},
+		"prepared xid":            {xid(704, false), "g", false, 704, 708, "second", ""},
+		"prepared xid, before":    {xid(704, true), "g", true, 706, 704, "first second", ""},
+		"subtransaction":          {xid(802, false), "", false, 708, 0, "second", "subtransaction of 701, which committed at 2026-11-20 10:01:00+00: recovery doesn't stop at it; take --to-xid 701"},
+		"never ended":             {xid(900, false), "", false, 708, 0, "second", "no transaction 900 ended"},
+		"left prepared":           {xid(707, false), "", false, 708, 0, "second", `was prepared at 2026-11-20 10:05:00+00, as "second"`},
+		"name":                    {Target{Kind: TargetName, Name: "here"}, "point", false, 701, 703, "", ""},
+		"no such name":            {Target{Kind: TargetName, Name: "there"}, "", false, 708, 0, "second", `it has "here" (2026-11-20 10:06:00+00), "here" (2026-11-20 10:02:00+00)`},
+		"immediate":               {Target{Kind: TargetImmediate}, "backup record", false, 0, 701, "", ""},
+		"latest":                  {Target{Kind: TargetLatest}, "", false, 708, 0, "second", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, err := MakePlan(context.Background(), Of(l.repository), Request{Target: c.target, Backup: "20261120T095900Z"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if (p.Stop != nil) != (c.stop != "") || p.Stop != nil && (p.Stop.LSN != l.at[c.stop] || p.Stop.Before != c.before) {
+				t.Errorf("it stops at %+v, want %q at %s", p.Stop, c.stop, l.at[c.stop])
+			}
+			if p.Stop != nil && p.EndsAt != map[bool]wal.LSN{true: p.Stop.LSN, false: p.Stop.EndLSN}[c.before] {
+				t.Errorf("it ends at %s, and stops at %+v", p.EndsAt, p.Stop)
+			}
+			if xidOf(p.LastIn) != c.in || xidOf(p.FirstOut) != c.out {
+				t.Errorf("last in %+v, first out %+v; want %d and %d", p.LastIn, p.FirstOut, c.in, c.out)
+			}
+			var gids []string
+			for _, pending := range p.PendingPrepared {
+				gids = append(gids, pending.GID)
+			}
+			if got := strings.Join(gids, " "); got != c.prepared || !p.PreparedKnown || !p.Certified {
+				t.Errorf("prepared %q (%v), certified %v; want %q", got, p.PreparedKnown, p.Certified, c.prepared)
+			}
+			if err := p.Err(); (err != nil) != (c.problem != "") || err != nil && !strings.Contains(err.Error(), c.problem) || p.Reachable != (c.problem == "") {
+				t.Errorf("reachable %v, %v; want %q", p.Reachable, err, c.problem)
+			}
+		})
+	}
+}
+
+func xidOf(e *Ending) uint32 {
+	if e == nil {
+		return 0
+	}
+	return e.XID
+}
