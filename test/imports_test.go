@@ -62,6 +62,8 @@ var rules = map[string]rule{
 	"pkg/backup":  {"wal storage repo object archive postgres pgdata", xsync},
 	"pkg/restore": {"wal storage crypto repo object archive durable postgres pgdata", xsync + " " + sys},
 
+	"pkg/status": {"wal storage repo archive restore", xsync},
+
 	"cmd/walship": {"*", cli + " " + term},
 }
 

@@ -103,7 +103,7 @@ func writeNewFile(name string, content []byte) (err error) {
 	}
 	err = f.Link()
 	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("%w: %s is there already, and an identity is never overwritten", errUnsafe, name)
+		return fmt.Errorf("%w: %s is there already, and is never overwritten", errUnsafe, name)
 	}
 	return err
 }

@@ -28,7 +28,7 @@ func restoreCommand(e *environment) *cli.Command {
 			{
 				Name:  "plan",
 				Usage: "say what a restore would do, and whether the WAL that it needs is there; change nothing",
-				Flags: append(append(restoreFlags(), jsonFlag()), e.settingFlags("encryption.identity_files")...),
+				Flags: append(append(restoreFlags(), jsonFlag(), svgFlag()), e.settingFlags("encryption.identity_files")...),
 				Action: func(c *cli.Context) error {
 					if _, err := arguments(c); err != nil {
 						return err
@@ -100,6 +100,11 @@ func (e *environment) planRestore(c *cli.Context) error {
 	plan, err := restore.MakePlan(c.Context, restore.Of(repository), request)
 	if err != nil {
 		return err
+	}
+	if c.IsSet("svg") {
+		if err := e.drawPlan(c.Context, c.String("svg"), plan); err != nil {
+			return err
+		}
 	}
 	if err := e.printResult(c, plan, func(w io.Writer) { writePlan(w, plan) }); err != nil {
 		return err
