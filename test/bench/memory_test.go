@@ -14,7 +14,7 @@ import (
 
 // marker is set in the environment of everything that PostgreSQL starts, and
 // passed on to what has detached itself from its parent.
-const marker = "WALSHIP_BENCH=yes"
+const marker = "WALSHIP_TEST_BENCH=yes"
 
 // footprint is the memory of all processes of a contestant together, in bytes.
 type footprint struct {
