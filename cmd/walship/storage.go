@@ -25,7 +25,7 @@ func (e *environment) openStore(ctx context.Context) (storage.Store, error) {
 	case scheme == "file":
 		return openDirectory(c.Repository)
 	case scheme == "s3":
-		store, err := s3.Open(ctx, c.Repository)
+		store, err := s3.Open(ctx, c.Repository, c.CertificateFile())
 		if err != nil {
 			return nil, fmt.Errorf("open repository: %w", err)
 		}

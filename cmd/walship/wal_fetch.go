@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/urfave/cli/v2"
 	"github.com/walship/walship/pkg/archive"
@@ -80,23 +81,26 @@ func (e *environment) remembered(ctx context.Context, known archive.Known) *repo
 	return r
 }
 
-// recoveryState gives a fetch what this recovery run's other calls left for it, and
-// returns the folder where that is; nil where there is none.
+// recoveryState gives a fetch what other calls for the same server left for it,
+// and returns the folder where that is; nil where there is none.
 func (e *environment) recoveryState(o *archive.FetchOptions, s server, name wal.FileName, dest string) *os.Root {
 	run := archive.RecoveryRun(s.dataDirectory)
 	ahead := e.settings.WAL.Prefetch > 0 && run != "" && s.segmentSize > 0 &&
 		name.Kind == wal.KindSegment && filepath.Base(dest) == archive.RecoveryFile
-	if !o.Standby && !ahead {
+	if !o.Standby && !ahead && (isDirectory(e.settings.Repository) || !ownedByCaller(s.dataDirectory)) {
 		return nil
 	}
 	state, err := e.state(s.systemID, s.dataDirectory)
 	switch {
-	case err != nil && o.Standby:
+	case err == nil:
+	case o.Standby:
 		e.logger().Warn("there is no state folder, so that the standby can't be told to wait in an outage", "error", err)
-	case err != nil:
+		return nil
+	case ahead:
 		e.logger().Info("there is no state folder, so that nothing is fetched ahead", "error", err)
-	}
-	if err != nil {
+		return nil
+	default:
+		e.logger().Debug("there is no state folder, so that every fetch asks what the repository is", "error", err)
 		return nil
 	}
 	if o.Standby {
@@ -106,6 +110,18 @@ func (e *environment) recoveryState(o *archive.FetchOptions, s server, name wal.
 		o.Ahead = e.ahead(s, run, dest, state)
 	}
 	return state
+}
+
+// ownedByCaller tells whether a data directory is the caller's own, as a
+// server's is. Whoever else fetches a file leaves no state folder of his own in
+// that server's way.
+func ownedByCaller(dataDirectory string) bool {
+	info, err := os.Stat(dataDirectory)
+	if err != nil {
+		return false
+	}
+	stat, known := info.Sys().(*syscall.Stat_t)
+	return known && int(stat.Uid) == os.Geteuid()
 }
 
 func isDirectory(url string) bool { return strings.HasPrefix(url, "file:") }

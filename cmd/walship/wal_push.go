@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 	"github.com/walship/walship/pkg/archive"
@@ -47,7 +46,12 @@ func (e *environment) pushWAL(c *cli.Context, path string) error {
 	}
 	debug.SetMemoryLimit(pushHeap)
 	debug.SetGCPercent(pushGarbage)
-	o := archive.PushOptions{SystemID: s.systemID, Strict: c.Bool("strict"), Batch: memory.batch(settings), Host: hostName(), Log: e.logger()}
+	o := archive.PushOptions{
+		SystemID: s.systemID, Strict: c.Bool("strict"), Batch: memory.batch(settings),
+		Host: hostName(), Log: e.logger(),
+		// A directory is asked without a request.
+		AskFirst: isDirectory(settings.Repository) || memory.again(),
+	}
 	if o.Standby, err = isStandby(s.dataDirectory); err != nil {
 		return err
 	}
@@ -55,6 +59,7 @@ func (e *environment) pushWAL(c *cli.Context, path string) error {
 	if err != nil {
 		return err
 	}
+	memory.noteAgain(done.Already)
 	e.logger().Debug("archived", "file", done.Name.String(), "key", done.Key, "already", done.Already, "stored", done.StoredSize, "along", done.Along)
 	return nil
 }
@@ -99,7 +104,7 @@ func (e *environment) pushRepository(ctx context.Context, memory *pushMemory) (r
 	if err != nil {
 		return nil, false, err
 	}
-	if info, known := memory.info(); known && !strings.HasPrefix(e.settings.Repository, "file:") {
+	if info, known := memory.info(); known && !isDirectory(e.settings.Repository) {
 		r, err := e.assemble(store, info, false)
 		return r, true, err
 	}
@@ -119,6 +124,7 @@ type pushMemory struct {
 	state *os.Root
 	known archive.Known
 	done  archive.Done
+	found archive.Again
 }
 
 // remember opens what earlier pushes left.
@@ -132,6 +138,7 @@ func (e *environment) remember(s server, settings *config.Config) *pushMemory {
 		e: e, state: state,
 		known: archive.Known{State: state, URL: settings.Repository},
 		done:  archive.Done{State: state, URL: settings.Repository, SystemID: s.systemID},
+		found: archive.Again{State: state},
 	}
 }
 
@@ -169,6 +176,18 @@ func (m *pushMemory) forget() {
 	}
 	if err := m.known.Forget(); err != nil {
 		m.e.logger().Debug("an outdated record stays for a while", "error", err)
+	}
+}
+
+// again tells whether the last push found its file in the repository.
+func (m *pushMemory) again() bool { return m != nil && m.found.Expected() }
+
+func (m *pushMemory) noteAgain(already bool) {
+	if m == nil {
+		return
+	}
+	if err := m.found.Note(already); err != nil {
+		m.e.logger().Debug("the next push may ask in vain", "error", err)
 	}
 }
 

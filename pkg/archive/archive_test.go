@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -46,6 +47,7 @@ type scripted struct {
 	*mem.Store
 	put, get func(key string) error // called first; nil for no fault
 	gets     int
+	counting sync.Mutex
 }
 
 func (s *scripted) Put(ctx context.Context, key string, body io.Reader) (storage.Info, error) {
@@ -58,7 +60,9 @@ func (s *scripted) Put(ctx context.Context, key string, body io.Reader) (storage
 }
 
 func (s *scripted) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, storage.Info, error) {
+	s.counting.Lock()
 	s.gets++
+	s.counting.Unlock()
 	if s.get != nil {
 		if err := s.get(key); err != nil {
 			return nil, storage.Info{}, err

@@ -98,7 +98,7 @@ func (b *batch) run(ctx context.Context) (Pushed, error) {
 	for range b.Concurrency {
 		workers.Go(func() {
 			for i := range work {
-				b.prepare(i)
+				b.prepare(ctx, i)
 			}
 		})
 	}
@@ -153,7 +153,7 @@ func (b *batch) dispatch(ctx context.Context, work, order chan<- *item) {
 
 // prepare reads and seals a segment, and gives back the memory that it turned
 // out not to need.
-func (b *batch) prepare(i *item) {
+func (b *batch) prepare(ctx context.Context, i *item) {
 	defer close(i.prepared)
 	own := b.items[0]
 	if i != own { // that one is open
@@ -163,7 +163,7 @@ func (b *batch) prepare(i *item) {
 		i.err = fmt.Errorf("it has %d bytes, not %d", i.header.PlainSize, own.header.PlainSize)
 	}
 	if i.err == nil {
-		i.err = i.push.prepare(b.pool)
+		i.err = i.push.prepare(ctx, b.pool)
 	}
 	needed := 0
 	if i.sealed != nil {

@@ -464,7 +464,7 @@ func TestPushChanging(t *testing.T) {
 	if err := os.Chtimes(p.path, time.Time{}, time.Unix(1e9, 0)); err != nil {
 		t.Fatal(err)
 	}
-	err := p.prepare(&packers{sealer: s.Sealer})
+	err := p.prepare(t.Context(), &packers{sealer: s.Sealer})
 	if err == nil || errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "changed") {
 		t.Errorf("a file that changes: %v", err)
 	}

@@ -78,7 +78,7 @@ func BenchmarkPrepare(b *testing.B) {
 				if err := p.open(); err != nil {
 					b.Fatal(err)
 				}
-				if err := p.prepare(pool); err != nil {
+				if err := p.prepare(b.Context(), pool); err != nil {
 					b.Fatal(err)
 				}
 				b.SetBytes(p.header.PlainSize)

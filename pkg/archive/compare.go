@@ -34,10 +34,7 @@ func (p *push) compare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if header.PlainSize == want.PlainSize && header.Digest.Algorithm == digest.Algorithm && bytes.Equal(header.Digest.Sum, digest.Sum) {
-		return nil
-	}
-	if p.sameWAL(p.summary, header.Fields) {
+	if p.sameContent(header, digest) {
 		return nil
 	}
 	other := fmt.Sprintf("%s, here %s", header.Digest, digest)
@@ -58,6 +55,38 @@ func (p *push) otherWriter(stored object.Header) string {
 		return fmt.Sprintf("another server, on a host of this name (%q),", stored.Host)
 	}
 	return fmt.Sprintf("another server, on host %q,", stored.Host)
+}
+
+// isStored tells, before anything is compressed, whether the repository has the
+// same file. What else there is to say, of another one or of damage, the push
+// itself will find and say.
+func (p *push) isStored(ctx context.Context) bool {
+	stored, err := ReadHeader(ctx, p.repository, p.key)
+	if err != nil || stored.Repository != p.repository.Info.ID {
+		return false
+	}
+	hash, err := object.NewHash(stored.Digest.Algorithm)
+	if err != nil {
+		return false
+	}
+	if err := p.check(io.TeeReader(p.content(), hash)); err != nil {
+		return false
+	}
+	// By now it may have turned out to be a partial segment.
+	if want := p.header; stored.Kind != want.Kind || stored.SystemID != want.SystemID || stored.Name != want.Name {
+		return false
+	}
+	p.header.Digest = object.Digest{Algorithm: stored.Digest.Algorithm, Sum: hash.Sum(nil)}
+	return p.sameContent(stored, p.header.Digest)
+}
+
+// sameContent says whether the stored object is of this file's content, of
+// which digest is by the same algorithm, or of the same WAL.
+func (p *push) sameContent(stored object.Header, digest object.Digest) bool {
+	if stored.PlainSize == p.header.PlainSize && stored.Digest.Equal(digest) {
+		return true
+	}
+	return p.sameWAL(p.summary, stored.Fields)
 }
 
 // sameWAL says whether the stored segment has the same records up to the same

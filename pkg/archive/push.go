@@ -38,7 +38,11 @@ type PushOptions struct {
 	// Batch, if it isn't nil, takes along the segments that wait behind a
 	// segment.
 	Batch *Batch
-	Log   *slog.Logger
+	// AskFirst: the repository may well have the file already. It is asked
+	// before the file is compressed, which is in vain then; where it hasn't,
+	// that was a request more.
+	AskFirst bool
+	Log      *slog.Logger
 }
 
 // Pushed is what became of a push.
@@ -80,7 +84,7 @@ func pushFile(ctx context.Context, r *repo.Repository, path string, o PushOption
 	if along := o.Batch.along(own); len(along) > 0 {
 		return newBatch(o.Batch, own, along).run(ctx)
 	}
-	if err := own.prepare(&packers{sealer: r.Sealer}); err != nil {
+	if err := own.prepare(ctx, &packers{sealer: r.Sealer}); err != nil {
 		return Pushed{}, err
 	}
 	return own.publish(ctx)
@@ -111,6 +115,7 @@ type push struct {
 	summary  wal.Summary   // of a segment, once prepared
 	data     []byte        // the content of a history file
 	sealed   *bytes.Buffer // the whole object; nil for a large segment and a history file
+	already  bool          // the repository has it: nothing was sealed
 }
 
 func newPush(r *repo.Repository, path string, name wal.FileName, o PushOptions) *push {
@@ -168,14 +173,17 @@ func (p *push) content() *io.SectionReader {
 }
 
 // prepare reads the file, checks that it is what its name says, and makes the
-// object of it, in memory unless it is large.
-func (p *push) prepare(pool *packers) error {
+// object of it, in memory unless it is large. With AskFirst it may find that
+// there is no need of one.
+func (p *push) prepare(ctx context.Context, pool *packers) error {
 	var err error
 	switch {
 	case p.name.Kind == wal.KindTimelineHistory:
 		err = p.readHistory()
 	case p.repository.Sealer == nil:
 		err = fmt.Errorf("%w: %w", ErrRefused, repo.ErrNoRecipients)
+	case p.o.AskFirst && p.isStored(ctx):
+		p.already = true
 	case p.header.PlainSize <= memoryLimit:
 		err = p.pack(pool)
 	default:
@@ -310,7 +318,10 @@ func (p *push) publish(ctx context.Context) (done Pushed, err error) {
 
 // put stores what was prepared, or finds that it is stored.
 func (p *push) put(ctx context.Context) (Pushed, error) {
-	done := Pushed{Name: p.name, Key: p.key, PlainSize: p.header.PlainSize}
+	done := Pushed{Name: p.name, Key: p.key, PlainSize: p.header.PlainSize, Already: p.already}
+	if p.already {
+		return done, nil
+	}
 	body := p.body()
 	defer body.close()
 	info, err := p.repository.Store.Put(ctx, p.key, body.Reader)

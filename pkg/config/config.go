@@ -58,8 +58,9 @@ type Config struct {
 		Format string `toml:"format"`
 	} `toml:"log"`
 
-	file    string            // the file that was read; "" for none
-	origins map[string]Origin // by key
+	file         string            // the file that was read; "" for none
+	origins      map[string]Origin // by key
+	certificates string            // SSL_CERT_FILE
 }
 
 // Origin is where a setting's value came from.
@@ -96,6 +97,10 @@ func (c *Config) File() string { return c.file }
 
 // Origin says where the value of a key came from.
 func (c *Config) Origin(key string) Origin { return c.origins[key] }
+
+// CertificateFile is the file of trusted authorities that SSL_CERT_FILE names,
+// or "".
+func (c *Config) CertificateFile() string { return c.certificates }
 
 // Sources says where values come from.
 type Sources struct {
@@ -183,6 +188,7 @@ func checkNames(from Sources) error {
 // setConventions fills what other conventions say, where nothing else did.
 func (c *Config) setConventions(from Sources) error {
 	lookup := from.Lookup
+	c.certificates, _ = lookup("SSL_CERT_FILE")
 	if data, _ := lookup("PGDATA"); data != "" && c.Postgres.DataDirectory == "" {
 		c.Postgres.DataDirectory = data
 		c.origins["postgres.data_directory"] = Origin{OriginEnvironment, "PGDATA"}

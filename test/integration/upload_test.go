@@ -58,7 +58,7 @@ func TestKilledUpload(t *testing.T) {
 	sameContent(t, path, dest)
 
 	server.SetEnv(t)
-	store, err := s3.Open(t.Context(), server.URL(filepath.Base(site.dir)))
+	store, err := s3.Open(t.Context(), server.URL(filepath.Base(site.dir)), "")
 	if err != nil {
 		t.Fatal(err)
 	}

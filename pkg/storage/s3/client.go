@@ -29,7 +29,7 @@ import (
 
 // newClient makes the SDK's client and, for requests that may take long to be
 // answered, a second HTTP client.
-func newClient(ctx context.Context, set settings, l limits) (*s3.Client, aws.HTTPClient, error) {
+func newClient(ctx context.Context, set settings, trusted *authorities, l limits) (*s3.Client, aws.HTTPClient, error) {
 	metadata := new(metadataClient)
 	cfg, err := config.LoadDefaultConfig(ctx,
 		config.WithHTTPClient(withTimeouts(awshttp.NewBuildableClient(), l.dial, l.stall)),
@@ -63,7 +63,7 @@ func newClient(ctx context.Context, set settings, l limits) (*s3.Client, aws.HTT
 			o.Region = "us-east-1" // what servers other than AWS expect unless told otherwise
 		}
 		o.UsePathStyle = set.pathStyle
-		o.HTTPClient = base.Freeze()
+		o.HTTPClient = trusted.install(base).Freeze()
 		o.Credentials = creds
 		o.Retryer = newRetryer(l, creds)
 		o.DisableLogOutputChecksumValidationSkipped = true
@@ -73,7 +73,7 @@ func newClient(ctx context.Context, set settings, l limits) (*s3.Client, aws.HTT
 	if client.Options().Region == "" {
 		return nil, nil, fmt.Errorf("%w: no region: add region=… to the URL, or set AWS_REGION", storage.ErrInvalid)
 	}
-	return client, withTimeouts(base, l.dial, l.completeStall).Freeze(), nil
+	return client, trusted.install(withTimeouts(base, l.dial, l.completeStall)).Freeze(), nil
 }
 
 // metadataClient asks EC2's metadata service once, without retries, so that a

@@ -84,6 +84,11 @@ const fakePart = 64 << 10
 // open opens the store on the fake, with limits that make a failure quick.
 func (f *fake) open(options string, change ...func(*limits)) *Store {
 	f.t.Helper()
+	return f.openTrusting(newAuthorities(""), options, change...)
+}
+
+func (f *fake) openTrusting(trusted *authorities, options string, change ...func(*limits)) *Store {
+	f.t.Helper()
 	l := defaultLimits()
 	l.firstBackoff, l.lastBackoff = time.Millisecond, 4*time.Millisecond
 	l.attempts, l.partAttempts = 3, 3
@@ -92,7 +97,7 @@ func (f *fake) open(options string, change ...func(*limits)) *Store {
 		c(&l)
 	}
 	url := "s3://bucket/some/prefix?region=us-east-1&path_style=true&endpoint=" + f.server.URL + options
-	s, err := open(f.t.Context(), url, l)
+	s, err := open(f.t.Context(), url, trusted, l)
 	if err != nil {
 		f.t.Fatal(err)
 	}

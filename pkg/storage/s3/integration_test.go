@@ -30,7 +30,7 @@ func TestRealServers(t *testing.T) {
 			s.SetEnv(t)
 			var stores atomic.Int32
 			open := func(t *testing.T) storage.Store {
-				store, err := Open(t.Context(), s.URL(fmt.Sprintf("store/%d", stores.Add(1)))+"&part_size=5MB")
+				store, err := Open(t.Context(), s.URL(fmt.Sprintf("store/%d", stores.Add(1)))+"&part_size=5MB", "")
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -57,7 +57,7 @@ func TestRealServersRefuse(t *testing.T) {
 			everyCall(t, "unknown key", s.URL("p"), storage.ErrDenied)
 
 			s.SetEnv(t)
-			store, err := Open(t.Context(), s.URL("p")+"&part_size=5MB")
+			store, err := Open(t.Context(), s.URL("p")+"&part_size=5MB", "")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -85,7 +85,7 @@ func TestRealServersRefuse(t *testing.T) {
 // everyCall checks that each method of the store at a URL fails in one way.
 func everyCall(t *testing.T, name, url string, want error) {
 	t.Helper()
-	s, err := Open(t.Context(), url+"&part_size=5MB")
+	s, err := Open(t.Context(), url+"&part_size=5MB", "")
 	if err != nil {
 		t.Fatal(err)
 	}

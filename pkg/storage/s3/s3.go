@@ -85,18 +85,20 @@ func defaultLimits() limits {
 //	part_size       of multipart uploads, 5MB to 1GB; 16MB if missing
 //
 // Credentials come from the AWS SDK's own chain (environment, shared files,
-// roles) and are refused in the URL. Open makes no network request: it fails
-// only with ErrInvalid, for a URL or an SDK configuration that can't be used.
-func Open(ctx context.Context, rawURL string) (*Store, error) {
-	return open(ctx, rawURL, defaultLimits())
+// roles) and are refused in the URL. certificates is the file of the authorities
+// that the system trusts, as SSL_CERT_FILE names it; "" where it doesn't. Open
+// makes no network request: it fails only with ErrInvalid, for a URL or an SDK
+// configuration that can't be used.
+func Open(ctx context.Context, rawURL, certificates string) (*Store, error) {
+	return open(ctx, rawURL, newAuthorities(certificates), defaultLimits())
 }
 
-func open(ctx context.Context, rawURL string, l limits) (*Store, error) {
+func open(ctx context.Context, rawURL string, trusted *authorities, l limits) (*Store, error) {
 	set, err := parseURL(rawURL)
 	if err != nil {
 		return nil, err
 	}
-	client, slow, err := newClient(ctx, set, l)
+	client, slow, err := newClient(ctx, set, trusted, l)
 	if err != nil {
 		return nil, fmt.Errorf("open s3://%s: %w", set.bucket, err)
 	}

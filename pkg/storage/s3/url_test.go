@@ -81,7 +81,7 @@ func TestParseURLRefuses(t *testing.T) {
 		{"s3://bucket?part_size=-16MB", "5MB to 1GB"},
 		{"s3://bucket?part_size=MB", "5MB to 1GB"},
 	} {
-		_, err := Open(t.Context(), c.url)
+		_, err := Open(t.Context(), c.url, "")
 		if !errors.Is(err, storage.ErrInvalid) || !strings.Contains(err.Error(), c.text) {
 			t.Errorf("Open(%q): %v; want ErrInvalid with %q", c.url, err, c.text)
 		}
@@ -100,7 +100,7 @@ func TestRegion(t *testing.T) {
 		{"s3://bucket?endpoint=http://127.0.0.1:1", "eu-west-2", "eu-west-2"},
 	} {
 		t.Setenv("AWS_REGION", c.environment)
-		s, err := Open(t.Context(), c.url)
+		s, err := Open(t.Context(), c.url, "")
 		if err != nil {
 			t.Errorf("Open(%q): %v", c.url, err)
 		} else if got := s.client.Options().Region; got != c.want {
@@ -108,7 +108,7 @@ func TestRegion(t *testing.T) {
 		}
 	}
 	t.Setenv("AWS_REGION", "")
-	if _, err := Open(t.Context(), "s3://bucket"); !errors.Is(err, storage.ErrInvalid) || !strings.Contains(err.Error(), "region=") {
+	if _, err := Open(t.Context(), "s3://bucket", ""); !errors.Is(err, storage.ErrInvalid) || !strings.Contains(err.Error(), "region=") {
 		t.Errorf("Open without a region: %v; want ErrInvalid that says how to name one", err)
 	}
 }
