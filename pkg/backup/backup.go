@@ -149,7 +149,7 @@ func (r *run) start(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	if r.manifest, err = newManifest(r.repository.Sealer, r.major, b.SystemID, b.ID); err != nil {
+	if r.manifest, err = r.openManifest(ctx); err != nil {
 		return err
 	}
 	r.log.Info("backup started", "id", b.ID, "start", b.StartLSN, "timeline", uint32(b.Timeline))
@@ -171,7 +171,7 @@ func (r *run) finish(ctx context.Context) error {
 	if err := r.putLastPart(ctx, stopped, control); err != nil {
 		return err
 	}
-	if err := r.putManifest(ctx); err != nil {
+	if err := r.putManifest(); err != nil {
 		return err
 	}
 	if err := r.proveWAL(ctx); err != nil {

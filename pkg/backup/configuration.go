@@ -37,7 +37,8 @@ func (r *run) putConfiguration(ctx context.Context) error {
 		return nil
 	}
 	id := r.record.ID
-	stored, err := r.putObject(ctx, repo.ConfigurationKey(r.record.SystemID, id), repo.ConfigurationHeader(r.record.SystemID, id), files.write)
+	stored, err := r.putObject(ctx, repo.ConfigurationKey(r.record.SystemID, id), repo.ConfigurationHeader(r.record.SystemID, id),
+		func(_ context.Context, w io.Writer) error { return files.write(w) })
 	if err != nil {
 		return err
 	}

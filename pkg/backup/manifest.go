@@ -1,55 +1,102 @@
 package backup
 
 import (
-	"bytes"
 	"context"
+	"errors"
+	"io"
 	"sync"
 
-	"github.com/walship/walship/pkg/object"
 	"github.com/walship/walship/pkg/pgdata"
 	"github.com/walship/walship/pkg/repo"
 )
 
-// manifest collects the backup manifest from all workers. It is kept sealed
-// in memory, some tens of bytes a file, because it can be stored only when
-// the end of the backup is known.
+// manifest collects the backup manifest from all workers. It is being stored
+// from the start of the backup to its end, so that memory doesn't grow with the
+// number of files.
 type manifest struct {
-	mu     sync.Mutex
-	writer *pgdata.ManifestWriter
-	object *object.Writer
-	stored bytes.Buffer
+	mu      sync.Mutex
+	writer  *pgdata.ManifestWriter
+	ranges  chan []pgdata.ManifestWALRange
+	abandon context.CancelFunc
+
+	ended  chan struct{} // closed when the storage has it, or failed
+	object repo.Object
+	err    error
 }
 
-func newManifest(sealer *object.Sealer, major int, systemID uint64, id string) (*manifest, error) {
-	m := &manifest{}
-	var err error
-	if m.object, err = sealer.Seal(&m.stored, repo.ManifestHeader(systemID, id)); err != nil {
-		return nil, err
+// openManifest begins the manifest.
+func (r *run) openManifest(ctx context.Context) (*manifest, error) {
+	ctx, abandon := context.WithCancel(ctx)
+	m := &manifest{ranges: make(chan []pgdata.ManifestWALRange), abandon: abandon, ended: make(chan struct{})}
+	opened := make(chan struct{})
+	systemID, id := r.record.SystemID, r.record.ID
+	go func() {
+		defer close(m.ended)
+		m.object, m.err = r.putObject(ctx, repo.ManifestKey(systemID, id), repo.ManifestHeader(systemID, id), func(ctx context.Context, w io.Writer) error {
+			var err error
+			if m.writer, err = pgdata.NewManifestWriter(w, pgdata.ManifestVersion(r.major), systemID); err != nil {
+				return err
+			}
+			close(opened)
+			return m.wait(ctx)
+		})
+	}()
+	select {
+	case <-opened:
+		return m, nil
+	case <-m.ended:
+		abandon()
+		return nil, m.err
 	}
-	m.writer, err = pgdata.NewManifestWriter(m.object, pgdata.ManifestVersion(major), systemID)
-	return m, err
 }
 
+// wait waits for the end of the manifest, and writes it.
+func (m *manifest) wait(ctx context.Context) error {
+	select {
+	case ranges := <-m.ranges:
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return m.writer.Close(ranges)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// add enters a file.
 func (m *manifest) add(f pgdata.ManifestFile) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.writer.Add(f)
+	err := m.writer.Add(f)
+	if errors.Is(err, errPutEnded) {
+		<-m.ended // says why
+		return m.err
+	}
+	return err
 }
 
-// putManifest ends the manifest with the WAL that the backup needs, and
-// stores it.
-func (r *run) putManifest(ctx context.Context) error {
-	m, b := r.manifest, &r.record
-	err := m.writer.Close([]pgdata.ManifestWALRange{{Timeline: b.Timeline, Start: b.StartLSN, End: b.StopLSN}})
-	if err != nil {
-		return err
+// finish ends the manifest, and returns when it is stored.
+func (m *manifest) finish(ranges []pgdata.ManifestWALRange) (repo.Object, error) {
+	select {
+	case m.ranges <- ranges:
+	case <-m.ended:
 	}
-	if err := m.object.Close(); err != nil {
-		return err
+	<-m.ended
+	return m.object, m.err
+}
+
+// close gives up what isn't finished, and leaves nothing of it in the storage.
+func (m *manifest) close() {
+	if m != nil {
+		m.abandon()
+		<-m.ended
 	}
-	key := repo.ManifestKey(b.SystemID, b.ID) + r.repository.Suffix()
-	_, err = r.repository.Store.Put(ctx, key, bytes.NewReader(m.stored.Bytes()))
-	if b.Manifest, err = r.stored(ctx, key, m.object.Result(), err); err != nil {
+}
+
+// putManifest ends the manifest with the WAL that the backup needs.
+func (r *run) putManifest() error {
+	b := &r.record
+	var err error
+	if b.Manifest, err = r.manifest.finish([]pgdata.ManifestWALRange{{Timeline: b.Timeline, Start: b.StartLSN, End: b.StopLSN}}); err != nil {
 		return err
 	}
 	if b.Parent != nil {

@@ -123,7 +123,7 @@ type partWriter struct {
 // putPart stores the part of that number, of what write adds to it.
 func (r *run) putPart(ctx context.Context, number int, buffer []byte, write func(*partWriter) error) (repo.Object, error) {
 	id := r.record.ID
-	return r.putObject(ctx, repo.PartKey(r.record.SystemID, id, number), repo.PartHeader(r.record.SystemID, id, number), func(w io.Writer) error {
+	return r.putObject(ctx, repo.PartKey(r.record.SystemID, id, number), repo.PartHeader(r.record.SystemID, id, number), func(_ context.Context, w io.Writer) error {
 		p := &partWriter{run: r, archive: tar.NewWriter(w), buffer: buffer}
 		if err := write(p); err != nil {
 			return err

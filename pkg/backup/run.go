@@ -144,6 +144,7 @@ func (r *run) identify(d Deps, dir string) error {
 }
 
 func (r *run) close() {
+	r.manifest.close()
 	for _, t := range r.tablespaces {
 		t.root.Close()
 	}

@@ -18,9 +18,12 @@ import (
 var errPutEnded = errors.New("the storage stopped reading")
 
 // putObject seals what content writes and stores it as it comes: memory
-// doesn't grow with it.
-func (r *run) putObject(ctx context.Context, key string, header object.Header, content func(io.Writer) error) (repo.Object, error) {
+// doesn't grow with it. The context of content ends when the storage doesn't
+// want any more.
+func (r *run) putObject(ctx context.Context, key string, header object.Header, content func(context.Context, io.Writer) error) (repo.Object, error) {
 	key += r.repository.Suffix()
+	contentCtx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
 	reader, writer := io.Pipe()
 	type sealing struct {
 		result object.Result
@@ -28,12 +31,13 @@ func (r *run) putObject(ctx context.Context, key string, header object.Header, c
 	}
 	sealed := make(chan sealing, 1)
 	go func() {
-		result, err := seal(r.repository.Sealer, writer, header, content)
+		result, err := seal(r.repository.Sealer, writer, header, func(w io.Writer) error { return content(contentCtx, w) })
 		writer.CloseWithError(err)
 		sealed <- sealing{result, err}
 	}()
 	_, putErr := r.repository.Store.Put(ctx, key, reader)
 	reader.CloseWithError(errPutEnded)
+	stop(errPutEnded)
 	s := <-sealed
 	// What went wrong with the content comes back through Put as well, and
 	// the other way round: the first cause counts.
