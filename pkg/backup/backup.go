@@ -149,7 +149,7 @@ func (r *run) start(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	if r.manifest, err = r.openManifest(ctx); err != nil {
+	if r.manifest, err = r.beginManifest(ctx); err != nil {
 		return err
 	}
 	r.log.Info("backup started", "id", b.ID, "start", b.StartLSN, "timeline", uint32(b.Timeline))

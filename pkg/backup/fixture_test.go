@@ -87,7 +87,7 @@ type site struct {
 	options    Options
 }
 
-func newSite(t *testing.T) *site {
+func newSite(t testing.TB) *site {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "data")
 	control, err := os.ReadFile("testdata/pg_control")
@@ -115,7 +115,7 @@ func newSite(t *testing.T) *site {
 }
 
 // use makes a store the site's repository, without the probe that init makes.
-func (s *site) use(t *testing.T, store storage.Store) {
+func (s *site) use(t testing.TB, store storage.Store) {
 	t.Helper()
 	info := repo.Info{Format: repo.Format, ID: "000102030405060708090a0b0c0d0e0f", Created: time.Now(), Encryption: "none"}
 	r, err := repo.New(store, info, repo.Keys{})
@@ -126,7 +126,7 @@ func (s *site) use(t *testing.T, store storage.Store) {
 }
 
 // archiveWAL puts segments in the repository, by number.
-func (s *site) archiveWAL(t *testing.T, segments ...uint64) {
+func (s *site) archiveWAL(t testing.TB, segments ...uint64) {
 	t.Helper()
 	for _, n := range segments {
 		s.archiveAs(t, s.repository.Sealer, n)
@@ -134,7 +134,7 @@ func (s *site) archiveWAL(t *testing.T, segments ...uint64) {
 }
 
 // archiveAs puts a segment in the repository as another's sealer makes it.
-func (s *site) archiveAs(t *testing.T, sealer *object.Sealer, segment uint64) {
+func (s *site) archiveAs(t testing.TB, sealer *object.Sealer, segment uint64) {
 	t.Helper()
 	name := wal.SegmentName(1, segment, testSegment)
 	var sealed bytes.Buffer
@@ -285,7 +285,7 @@ func untar(t *testing.T, content []byte) map[string]string {
 
 // writeTree makes files by their paths; one that ends in a slash is a
 // directory, and content that starts with "-> " makes a link.
-func writeTree(t *testing.T, dir string, files map[string]string) {
+func writeTree(t testing.TB, dir string, files map[string]string) {
 	t.Helper()
 	for name, content := range files {
 		full := filepath.Join(dir, name)
@@ -319,12 +319,12 @@ func useControl(t *testing.T, s *site, n int64) {
 }
 
 // useState gives the data directory a control file with another state.
-func useState(t *testing.T, s *site, state pgdata.State) {
+func useState(t testing.TB, s *site, state pgdata.State) {
 	t.Helper()
 	changeControl(t, s, func(content []byte) { binary.LittleEndian.PutUint32(content[16:], uint32(state)) })
 }
 
-func changeControl(t *testing.T, s *site, change func(content []byte)) {
+func changeControl(t testing.TB, s *site, change func(content []byte)) {
 	t.Helper()
 	file := filepath.Join(s.dir, pgdata.ControlFileName)
 	content, err := os.ReadFile(file)

@@ -24,8 +24,8 @@ type manifest struct {
 	err    error
 }
 
-// openManifest begins the manifest.
-func (r *run) openManifest(ctx context.Context) (*manifest, error) {
+// beginManifest begins the manifest.
+func (r *run) beginManifest(ctx context.Context) (*manifest, error) {
 	ctx, abandon := context.WithCancel(ctx)
 	m := &manifest{ranges: make(chan []pgdata.ManifestWALRange), abandon: abandon, ended: make(chan struct{})}
 	opened := make(chan struct{})

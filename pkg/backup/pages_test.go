@@ -38,7 +38,7 @@ func pagesFrom(first, count uint32) []byte {
 }
 
 // useChecksums gives the data directory a control file with data checksums.
-func useChecksums(t *testing.T, s *site) {
+func useChecksums(t testing.TB, s *site) {
 	t.Helper()
 	const dataChecksumVersion = 252
 	changeControl(t, s, func(content []byte) { binary.LittleEndian.PutUint32(content[dataChecksumVersion:], 1) })
@@ -55,7 +55,7 @@ func pageSite(t *testing.T) *site {
 	return s
 }
 
-func writePages(t *testing.T, s *site, name string, content []byte) {
+func writePages(t testing.TB, s *site, name string, content []byte) {
 	t.Helper()
 	if err := os.WriteFile(filepath.Join(s.dir, name), content, 0o600); err != nil {
 		t.Fatal(err)

@@ -6,7 +6,6 @@ import (
 	"io"
 	"slices"
 	"sync"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -14,16 +13,6 @@ import (
 	"github.com/walship/walship/pkg/postgres"
 	"github.com/walship/walship/pkg/repo"
 )
-
-// tarOverhead is what an entry takes of a tar beside its content, roughly:
-// its header, and the padding of the content.
-const tarOverhead = 1024
-
-// part is a piece of work: the entries that make up one tar.
-type part struct {
-	number  int
-	entries []entry
-}
 
 // putParts copies everything but the files of the last part.
 func (r *run) putParts(ctx context.Context) error {
@@ -67,50 +56,6 @@ func (r *run) putParts(ctx context.Context) error {
 		r.record.Parts = append(r.record.Parts, objects[n+1])
 	}
 	return nil
-}
-
-// plan walks the cluster and hands out parts of the wanted size.
-func (r *run) plan(ctx context.Context, next func(part) error) error {
-	skip, err := r.insideData()
-	if err != nil {
-		return err
-	}
-	p, size := part{number: 1}, int64(0)
-	hand := func() error {
-		full := p
-		p, size = part{number: full.number + 1}, 0
-		return next(full)
-	}
-	inPlace := make(map[string]bool)
-	for _, t := range r.tablespaces {
-		if t.inPlace {
-			inPlace[t.location] = true
-		}
-	}
-	w := walker{major: r.major, version: r.version, skip: skip, inPlace: inPlace, log: r.log, emit: func(e entry) error {
-		if r.base != nil {
-			if e.changed = r.base.decide(e.name, e.size); e.changed != nil {
-				e.size = e.changed.Size()
-			}
-		}
-		if size > 0 && size+e.size+tarOverhead > r.options.PartSize {
-			if err := hand(); err != nil {
-				return err
-			}
-		}
-		p.entries = append(p.entries, e)
-		size += e.size + tarOverhead
-		return nil
-	}}
-	if err := w.data(ctx, &r.data); err != nil {
-		return err
-	}
-	for _, t := range r.tablespaces {
-		if err := w.tablespace(ctx, t); err != nil {
-			return err
-		}
-	}
-	return hand()
 }
 
 // partWriter writes one tar of the backup.
@@ -173,29 +118,4 @@ func (r *run) putLastPart(ctx context.Context, stopped postgres.BackupStop, cont
 	}
 	r.record.Parts = append(r.record.Parts, stored)
 	return nil
-}
-
-// progressInterval is the time between two lines that say how far a backup is.
-const progressInterval = 30 * time.Second
-
-// reportProgress logs now and then until the function it returns is called.
-func (r *run) reportProgress() (stop func()) {
-	quit, done := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(done)
-		ticker := time.NewTicker(progressInterval)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-quit:
-				return
-			case <-ticker.C:
-				r.log.Info("copying the cluster", "id", r.record.ID, "files", r.progress.files.Load(), "bytes", r.progress.bytes.Load(), "stored", r.progress.stored.Load())
-			}
-		}
-	}()
-	return func() {
-		close(quit)
-		<-done
-	}
 }

@@ -46,6 +46,7 @@ type run struct {
 // progress counts what is done, for all workers.
 type progress struct {
 	files, bytes, stored atomic.Int64
+	total                atomic.Int64 // bytes of the files when they were listed; 0 before
 }
 
 // prepare refuses what can't become a backup, before anything is begun.

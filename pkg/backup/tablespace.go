@@ -37,14 +37,15 @@ func (t *tree) prefix() string {
 // listTablespaces reads pg_tblspc: links, and directories of tablespaces
 // created in place.
 func listTablespaces(root *os.Root) ([]uint32, error) {
-	entries, err := readDir(root, pgdata.TablespaceDir)
+	names, opened, err := readNames(root, pgdata.TablespaceDir)
 	if err != nil {
 		return nil, fmt.Errorf("list tablespaces: %w", err)
 	}
+	opened.Close()
 	var oids []uint32
-	for _, entry := range entries {
-		oid, err := strconv.ParseUint(entry.Name(), 10, 32)
-		if err == nil && oid != 0 && strconv.FormatUint(oid, 10) == entry.Name() {
+	for _, name := range names {
+		oid, err := strconv.ParseUint(name, 10, 32)
+		if err == nil && oid != 0 && strconv.FormatUint(oid, 10) == name {
 			oids = append(oids, uint32(oid))
 		}
 	}

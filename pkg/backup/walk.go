@@ -72,35 +72,37 @@ func (w *walker) entry(t *tree, name string, info fs.FileInfo) entry {
 }
 
 // directory lists one directory and those below it. What vanishes meanwhile
-// is left out.
+// is left out. Of a directory only the names are held in memory.
 func (w *walker) directory(ctx context.Context, t *tree, dir string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	entries, err := readDir(t.root, dir)
+	names, opened, err := readNames(t.root, dir)
 	if errors.Is(err, fs.ErrNotExist) && dir != "." {
 		return nil
 	}
 	if err != nil {
 		return readError(t, dir, err)
 	}
-	for _, found := range entries {
-		name := path.Join(dir, found.Name())
-		info, err := t.root.Lstat(name)
+	defer opened.Close()
+	for _, base := range names {
+		name := path.Join(dir, base)
+		info, err := opened.Lstat(base)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
 			return readError(t, name, err)
 		}
-		if err := w.visit(ctx, t, w.entry(t, name, info)); err != nil {
+		if err := w.visit(ctx, opened, w.entry(t, name, info)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (w *walker) visit(ctx context.Context, t *tree, e entry) error {
+// visit decides on what was found in a directory that is open.
+func (w *walker) visit(ctx context.Context, dir *os.Root, e entry) error {
 	switch pgdata.Exclude(e.name, e.mode.IsDir()) {
 	case pgdata.Excluded:
 		return nil
@@ -116,9 +118,9 @@ func (w *walker) visit(ctx context.Context, t *tree, e entry) error {
 		if err := w.emit(e); err != nil || w.skip[e.name] {
 			return err
 		}
-		return w.directory(ctx, t, e.path)
+		return w.directory(ctx, e.tree, e.path)
 	case e.mode.IsRegular():
-		if unlogged, err := isUnlogged(e); unlogged || err != nil {
+		if unlogged, err := isUnlogged(dir, e); unlogged || err != nil {
 			return err
 		}
 		return w.emit(e)
@@ -172,13 +174,14 @@ func (w *walker) links(ctx context.Context, e entry) error {
 	if err := w.emit(e); err != nil {
 		return err
 	}
-	entries, err := readDir(e.tree.root, e.path)
+	names, opened, err := readNames(e.tree.root, e.path)
 	if err != nil {
 		return readError(e.tree, e.path, err)
 	}
-	for _, found := range entries {
-		name := path.Join(e.path, found.Name())
-		info, err := e.tree.root.Lstat(name)
+	defer opened.Close()
+	for _, base := range names {
+		name := path.Join(e.path, base)
+		info, err := opened.Lstat(base)
 		if errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
 			continue
 		}
@@ -198,29 +201,39 @@ func (w *walker) links(ctx context.Context, e entry) error {
 
 // isUnlogged says whether a file is a fork of an unlogged relation other than
 // its init fork, from which the others come back empty.
-func isUnlogged(e entry) (bool, error) {
-	if pgdata.ClassifyPath(e.name).InitFork(e.name) == "" {
+func isUnlogged(dir *os.Root, e entry) (bool, error) {
+	init := pgdata.ClassifyPath(e.name).InitFork(e.name)
+	if init == "" {
 		return false, nil
 	}
-	init := path.Base(pgdata.ClassifyPath(e.name).InitFork(e.name))
-	_, err := e.tree.root.Lstat(path.Join(path.Dir(e.path), init))
+	_, err := dir.Lstat(path.Base(init))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, readError(e.tree, e.path, err)
 	}
 	return err == nil, nil
 }
 
-// readDir lists a directory in the order of names, so that two backups of the
-// same files are cut into the same parts.
-func readDir(root *os.Root, name string) ([]fs.DirEntry, error) {
-	dir, err := root.Open(name)
+// readNames opens a directory and lists it in the order of names, so that two
+// backups of the same files are cut into the same parts. A name that was listed
+// twice, because its file was replaced meanwhile, stands there once.
+func readNames(root *os.Root, name string) ([]string, *os.Root, error) {
+	opened, err := root.OpenRoot(name)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	dir, err := opened.Open(".")
+	if err != nil {
+		opened.Close()
+		return nil, nil, err
 	}
 	defer dir.Close()
-	entries, err := dir.ReadDir(-1)
-	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
-	return entries, err
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		opened.Close()
+		return nil, nil, err
+	}
+	slices.Sort(names)
+	return slices.Compact(names), opened, nil
 }
 
 // readError names the file, and what to do where the user isn't the right one.

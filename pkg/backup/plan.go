@@ -1,0 +1,150 @@
+package backup
+
+import (
+	"cmp"
+	"context"
+	"slices"
+)
+
+const (
+	// tarOverhead is what an entry takes of a tar beside its content,
+	// roughly: its header, and the padding of the content.
+	tarOverhead = 1024
+	// leastPart is the size in bytes, before compression, below which it
+	// isn't worth while to give the rest of a cluster to more workers.
+	leastPart = 16 << 20
+	// largeFile is the size in bytes from which on a file is copied before
+	// all smaller ones, so that no worker comes to it when the others are
+	// about to end. There is one such file in 64 MiB of a cluster at most, so
+	// they can be remembered.
+	largeFile = 64 << 20
+	// mostEntries bounds the memory that a part takes before it is written.
+	mostEntries = 10_000
+)
+
+// part is a piece of work: the entries that make up one tar.
+type part struct {
+	number  int
+	entries []entry
+}
+
+// plan walks the cluster and hands out parts: the largest files first, then the
+// others in the order of their names.
+func (r *run) plan(ctx context.Context, next func(part) error) error {
+	survey, err := r.survey(ctx)
+	if err != nil {
+		return err
+	}
+	r.progress.total.Store(survey.bytes)
+	c := cutter{most: r.options.PartSize, workers: int64(r.options.Concurrency), left: survey.bytes + survey.entries*tarOverhead, next: next}
+	for _, e := range survey.large {
+		if err := c.add(e); err != nil {
+			return err
+		}
+	}
+	large := survey.large
+	slices.SortFunc(large, byName)
+	err = r.walk(ctx, func(e entry) error {
+		if _, done := slices.BinarySearchFunc(large, e, byName); done {
+			return nil
+		}
+		return c.add(e)
+	})
+	if err != nil {
+		return err
+	}
+	return c.hand()
+}
+
+// survey is what a look at a cluster told, before the first file is copied.
+type survey struct {
+	bytes   int64 // of the files
+	entries int64
+	large   []entry // from the largest on
+}
+
+// survey walks the cluster without reading its files.
+func (r *run) survey(ctx context.Context) (*survey, error) {
+	s := &survey{}
+	err := r.walk(ctx, func(e entry) error {
+		s.bytes += e.size
+		s.entries++
+		if e.size >= min(largeFile, r.options.PartSize) {
+			s.large = append(s.large, e)
+		}
+		return nil
+	})
+	slices.SortStableFunc(s.large, func(a, b entry) int { return cmp.Compare(b.size, a.size) })
+	return s, err
+}
+
+// walk lists all that belongs to the backup apart from its last part.
+func (r *run) walk(ctx context.Context, emit func(entry) error) error {
+	skip, err := r.insideData()
+	if err != nil {
+		return err
+	}
+	inPlace := make(map[string]bool)
+	for _, t := range r.tablespaces {
+		if t.inPlace {
+			inPlace[t.location] = true
+		}
+	}
+	w := walker{major: r.major, version: r.version, skip: skip, inPlace: inPlace, log: r.log, emit: func(e entry) error {
+		if r.base != nil {
+			if e.changed = r.base.decide(e.name, e.size); e.changed != nil {
+				e.size = e.changed.Size()
+			}
+		}
+		return emit(e)
+	}}
+	if err := w.data(ctx, &r.data); err != nil {
+		return err
+	}
+	for _, t := range r.tablespaces {
+		if err := w.tablespace(ctx, t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func byName(a, b entry) int { return cmp.Compare(a.name, b.name) }
+
+// cutter makes parts of entries. Parts become smaller towards the end, so that
+// all workers end at about the same time.
+type cutter struct {
+	most    int64 // size of a part, in bytes
+	workers int64
+	left    int64 // bytes that haven't been handed out, as far as is known
+	next    func(part) error
+
+	part part
+	size int64
+}
+
+func (c *cutter) add(e entry) error {
+	grows := e.size + tarOverhead
+	if c.size > 0 && c.size+grows > c.wanted() || len(c.part.entries) == mostEntries {
+		if err := c.hand(); err != nil {
+			return err
+		}
+	}
+	c.part.entries = append(c.part.entries, e)
+	c.size += grows
+	return nil
+}
+
+// wanted is the size at which the part that is being made is full.
+func (c *cutter) wanted() int64 {
+	return min(c.most, max(leastPart, c.left/(2*c.workers)))
+}
+
+// hand hands the part out and begins the next one.
+func (c *cutter) hand() error {
+	full := c.part
+	full.number++
+	c.left -= c.size
+	c.part, c.size = part{number: full.number}, 0
+	return c.next(full)
+}

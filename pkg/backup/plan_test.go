@@ -1,0 +1,131 @@
+package backup
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// planned returns what the parts of a site's backup would hold, without its
+// directories.
+func planned(t *testing.T, s *site) (names [][]string, sizes []int64) {
+	t.Helper()
+	r := s.begin(t)
+	err := r.plan(t.Context(), func(p part) error {
+		if p.number != len(names)+1 {
+			t.Errorf("part %d has number %d", len(names)+1, p.number)
+		}
+		var list []string
+		var size int64
+		for _, e := range p.entries {
+			if !e.mode.IsDir() {
+				list = append(list, e.name)
+				size += e.size
+			}
+		}
+		names, sizes = append(names, list), append(sizes, size)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names, sizes
+}
+
+func sparse(t *testing.T, s *site, name string, size int64) {
+	t.Helper()
+	writePages(t, s, name, nil)
+	if err := os.Truncate(filepath.Join(s.dir, name), size); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// However the files lie in the directories, the largest come first, and nobody
+// is left alone with much at the end.
+func TestPlan(t *testing.T) {
+	const mib = 1 << 20
+	s := newSite(t)
+	s.options.Concurrency = 2
+	want := map[string]bool{}
+	for name, size := range map[string]int64{"base/1/9000": 1024 * mib, "base/1/9000.1": 1000 * mib, "base/1/4000": 64 * mib, "global/9001": 300 * mib} {
+		sparse(t, s, name, size)
+		want[name] = true
+	}
+	for i := range 200 {
+		name := fmt.Sprintf("base/1/%d", 5000+i)
+		sparse(t, s, name, 4*mib)
+		want[name] = true
+	}
+	names, sizes := planned(t, s)
+	if !slices.Equal(names[0], []string{"base/1/9000"}) || !slices.Equal(names[1], []string{"base/1/9000.1"}) || !slices.Equal(names[2], []string{"global/9001"}) {
+		t.Errorf("the first parts hold %q, want the largest files one by one", names[:3])
+	}
+	seen := map[string]bool{}
+	for i, list := range names {
+		for _, name := range list {
+			if seen[name] {
+				t.Errorf("%s is in two parts", name)
+			}
+			seen[name] = true
+			delete(want, name)
+		}
+		if i > 2 && sizes[i] > DefaultPartSize {
+			t.Errorf("part %d has %d MiB", i+1, sizes[i]/mib)
+		}
+	}
+	for name := range want {
+		t.Errorf("%s is in no part", name)
+	}
+	if sizes[3] < 128*mib || sizes[len(sizes)-1] > 20*mib || sizes[len(sizes)-2] > 20*mib {
+		t.Errorf("the parts have %d bytes: they ought to become smaller", sizes)
+	}
+}
+
+// Empty files take memory, too.
+func TestPlanOfManyFiles(t *testing.T) {
+	s := newSite(t)
+	for i := range 2*mostEntries + 1 {
+		writePages(t, s, fmt.Sprintf("base/1/%d", 100000+i), nil)
+	}
+	names, _ := planned(t, s)
+	all := 0
+	for _, list := range names {
+		all += len(list)
+		if len(list) > mostEntries {
+			t.Errorf("a part has %d files", len(list))
+		}
+	}
+	if all <= 2*mostEntries {
+		t.Errorf("%d files are planned", all)
+	}
+}
+
+// A cluster that changes between the two looks at it.
+func TestPlanOfChangingCluster(t *testing.T) {
+	s := newSite(t)
+	sparse(t, s, "base/1/7000", largeFile)
+	sparse(t, s, "base/1/7001", largeFile)
+	r := s.begin(t)
+	var names []string
+	err := r.plan(t.Context(), func(p part) error {
+		if p.number == 1 { // the first look is over
+			remove(t, filepath.Join(s.dir, "base/1/7000"))
+			sparse(t, s, "base/1/7002", 3*largeFile)
+		}
+		for _, e := range p.entries {
+			if strings.HasPrefix(e.name, "base/1/700") {
+				names = append(names, e.name)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"base/1/7000", "base/1/7001", "base/1/7002"}; !slices.Equal(names, want) {
+		t.Errorf("planned are %q, want %q", names, want)
+	}
+}
