@@ -38,6 +38,7 @@ func backupCommand(e *environment) *cli.Command {
 					&cli.BoolFlag{Name: "incremental", Usage: "store only what changed since an earlier backup; needs what reads the repository, see docs/incremental.md"},
 					&cli.StringFlag{Name: "parent", Usage: "with --incremental: the backup to store the changes since, by its `ID`; without, the newest that can be it"},
 					durationFlag("wal-timeout", "give up when for so long no segment that the backup needs arrives in the archive", backup.DefaultWALTimeout),
+					progressFlag(),
 					jsonFlag(),
 				}, e.settingFlags("backup.concurrency", "backup.max_rate", "encryption.identity_files", "postgres.connection", "postgres.data_directory")...),
 				Action: func(c *cli.Context) error {
@@ -85,6 +86,10 @@ func (e *environment) pushBackup(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	meter, err := e.meter(c, "backup")
+	if err != nil {
+		return err
+	}
 	settings, err := e.config()
 	if err != nil {
 		return err
@@ -104,9 +109,11 @@ func (e *environment) pushBackup(c *cli.Context) error {
 	if err != nil {
 		return withHint(err, "postgres.connection, or libpq's PGHOST, PGPORT, PGUSER and ~/.pgpass, say how to connect")
 	}
+	options.Progress = func(p backup.Progress) { meter.show(p.ID, p.Bytes, p.Total) }
 	begun := time.Now()
 	deps := backup.Deps{Repository: repository, Server: server, Log: e.logger(), Version: version(), Host: host}
 	b, err := backup.Push(c.Context, deps, options)
+	meter.end()
 	// Closing the session aborts what wasn't stopped; behind a stopped
 	// backup there is nothing that it could spoil.
 	if closeErr := server.Close(); closeErr != nil && err == nil {

@@ -64,6 +64,9 @@ type Options struct {
 	// WALTimeout is how long to wait for the archiver without a single
 	// needed segment arriving; 0 means DefaultWALTimeout.
 	WALTimeout time.Duration
+	// Progress is called every second while files are copied, and at the end
+	// of that, by one goroutine; nil: not.
+	Progress func(Progress)
 }
 
 const (

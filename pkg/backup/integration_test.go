@@ -352,7 +352,10 @@ func TestKilledBackup(t *testing.T) { // faults 10 and 38
 	})
 	t.Run("whole", func(t *testing.T) {
 		p.cluster.Configure(t, "archive_command", walship+" --config "+config+" wal push %p")
-		pgtest.MustRun(t, command("backup", "push", "--label", "by hand", "--checkpoint=fast", "--manifest-checksums=sha512"))
+		result := pgtest.Run(t, command("backup", "push", "--label", "by hand", "--checkpoint=fast", "--manifest-checksums=sha512", "--progress=json"))
+		if result.Code != 0 || !strings.Contains(result.Stderr, `{"event":"progress","what":"backup","id":"20`) {
+			t.Errorf("exit code %d: %s", result.Code, result.Stderr)
+		}
 		if got := pgtest.MustRun(t, command("backup", "list")); !strings.Contains(got, "by hand") {
 			t.Errorf("the list is %s", got)
 		}

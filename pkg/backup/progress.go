@@ -2,11 +2,24 @@ package backup
 
 import "time"
 
-// progressInterval is the time between two lines that say how far a backup is.
-const progressInterval = 30 * time.Second
+// Progress says how far the copying of a cluster is.
+type Progress struct {
+	ID     string
+	Files  int64
+	Bytes  int64 // of the cluster's files, copied so far
+	Total  int64 // bytes of those files when they were listed; 0 while they are
+	Stored int64 // bytes of finished objects
+}
 
-// reportProgress logs now and then until the function it returns is called.
+// progressInterval is the time between two calls of Options.Progress.
+const progressInterval = time.Second
+
+// reportProgress calls Options.Progress until the function that it returns is
+// called, and in the end once more.
 func (r *run) reportProgress() (stop func()) {
+	if r.options.Progress == nil {
+		return func() {}
+	}
 	quit, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
@@ -15,9 +28,10 @@ func (r *run) reportProgress() (stop func()) {
 		for {
 			select {
 			case <-quit:
+				r.options.Progress(r.progressNow())
 				return
 			case <-ticker.C:
-				r.log.Info("copying the cluster", "id", r.record.ID, "files", r.progress.files.Load(), "bytes", r.progress.bytes.Load(), "stored", r.progress.stored.Load())
+				r.options.Progress(r.progressNow())
 			}
 		}
 	}()
@@ -25,4 +39,9 @@ func (r *run) reportProgress() (stop func()) {
 		close(quit)
 		<-done
 	}
+}
+
+func (r *run) progressNow() Progress {
+	p := &r.progress
+	return Progress{ID: r.record.ID, Files: p.files.Load(), Bytes: p.bytes.Load(), Total: p.total.Load(), Stored: p.stored.Load()}
 }

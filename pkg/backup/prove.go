@@ -25,6 +25,10 @@ const (
 	mostProvePause  = 5 * time.Second
 )
 
+// waitInterval is the time between two lines that say for which WAL a backup
+// waits.
+const waitInterval = 30 * time.Second
+
 // proveWAL waits until all the WAL that the backup needs is in the repository:
 // its segments from start to stop, and the history file of its timeline. A
 // segment of that name isn't proof: another server that archives under this
@@ -52,7 +56,7 @@ func (r *run) proveWAL(ctx context.Context) error {
 		if time.Since(progressed) >= r.options.WALTimeout {
 			return r.missingError(missing, unsure, err)
 		}
-		if time.Since(lastLine) >= progressInterval {
+		if time.Since(lastLine) >= waitInterval {
 			lastLine = time.Now()
 			r.logWait(append(missing, unsure...), err)
 		}

@@ -20,7 +20,13 @@ import (
 
 func TestRecord(t *testing.T) {
 	s := newSite(t)
+	var last Progress
+	s.options.Progress = func(p Progress) { last = p }
 	b, r := s.mustPush(t)
+	// What the last part holds isn't copied from files.
+	if before := b.PlainSize - int64(len(testLabel)) - pgdata.ControlFileSize; last.ID != b.ID || last.Bytes != before || last.Total != before || last.Files != b.Files-2 {
+		t.Errorf("the last that was said of the progress is %+v", last)
+	}
 	if b.ID != "20261120T142500Z" || b.SystemID != testSystemID || b.Label != "nightly" || b.Host != "db1" || b.DataDirectory != s.dir {
 		t.Errorf("the record says %+v", b)
 	}
