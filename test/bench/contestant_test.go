@@ -29,6 +29,7 @@ type setting struct {
 	place   *place
 	prefix  string // of the repository in its place
 	dataDir string // of the cluster that archives
+	socket  string // of its server, where that is asked
 	env     []string
 }
 
@@ -122,9 +123,11 @@ func zstdToS3(t *testing.T, s setting) commands {
 // walshipAt encrypts, and stores at a level. In S3, the scheme says how it
 // speaks to the server.
 func walshipAt(program, level, scheme string) func(*testing.T, setting) commands {
+	return walshipIn(program, level, scheme, true)
+}
+
+func walshipIn(program, level, scheme string, encrypted bool) func(*testing.T, setting) commands {
 	return func(t *testing.T, s setting) commands {
-		identity := s.path("identity")
-		s.run(t, program, "key", "new", "--output", identity)
 		repository := "file://" + filepath.Join(s.place.dir, s.prefix)
 		if server := s.place.server; server != nil {
 			address := s.place.front.plain
@@ -133,18 +136,18 @@ func walshipAt(program, level, scheme string) func(*testing.T, setting) commands
 			}
 			repository = fmt.Sprintf("s3://%s/%s?region=us-east-1&endpoint=%s://%s&path_style=true", server.Bucket, s.prefix, scheme, address)
 		}
-		config := s.write(t, "walship.toml", fmt.Sprintf(`repository = %q
-state_directory = %q
-
-[encryption]
-recipients = [%q]
-identity_files = [%q]
-
-[compression]
-level = %q
-`, repository, s.path("state"), recipient(t, identity), identity, level))
+		text := fmt.Sprintf("repository = %q\nstate_directory = %q\n[compression]\nlevel = %q\n", repository, s.path("state"), level)
+		initialise := []string{"init"}
+		if encrypted {
+			identity := s.path("identity")
+			s.run(t, program, "key", "new", "--output", identity)
+			text += fmt.Sprintf("[encryption]\nrecipients = [%q]\nidentity_files = [%q]\n", recipient(t, identity), identity)
+		} else {
+			initialise = append(initialise, "--no-encryption")
+		}
+		config := s.write(t, "walship.toml", text)
 		line := program + " --config " + config + " "
-		s.run(t, program, "--config", config, "init")
+		s.run(t, program, append([]string{"--config", config}, initialise...)...)
 		return commands{push: line + "wal push %p", fetch: line + "wal fetch %f %p"}
 	}
 }
@@ -168,14 +171,16 @@ func recipient(t *testing.T, identity string) string {
 // pgBackRest encrypts with what it has, AES-256 in CBC mode, and runs two
 // processes where it runs several. It speaks HTTPS only.
 func pgBackRest(level int, async bool) func(*testing.T, setting) commands {
+	return pgBackRestIn(level, async, true)
+}
+
+func pgBackRestIn(level int, async, encrypted bool) func(*testing.T, setting) commands {
 	return func(t *testing.T, s setting) commands {
 		for _, name := range []string{"spool", "lock", "log"} {
 			pgtest.MkdirNobody(t, s.path(name))
 		}
 		lines := []string{
 			"[global]",
-			"repo1-cipher-type=aes-256-cbc",
-			"repo1-cipher-pass=a-pass-phrase-of-the-benchmark",
 			"compress-type=zst",
 			fmt.Sprintf("compress-level=%d", level),
 			"process-max=2",
@@ -183,6 +188,9 @@ func pgBackRest(level int, async bool) func(*testing.T, setting) commands {
 			"lock-path=" + s.path("lock"),
 			"log-path=" + s.path("log"),
 			"log-level-file=off",
+		}
+		if encrypted {
+			lines = append(lines, "repo1-cipher-type=aes-256-cbc", "repo1-cipher-pass=a-pass-phrase-of-the-benchmark")
 		}
 		if async {
 			lines = append(lines, "archive-async=y")
@@ -206,6 +214,9 @@ func pgBackRest(level int, async bool) func(*testing.T, setting) commands {
 			lines = append(lines, "repo1-path="+s.repositoryDir(t))
 		}
 		lines = append(lines, "[main]", "pg1-path="+s.dataDir)
+		if s.socket != "" {
+			lines = append(lines, "pg1-socket-path="+s.socket, "pg1-user=postgres")
+		}
 		config := s.write(t, "pgbackrest.conf", strings.Join(lines, "\n")+"\n")
 		s.run(t, "pgbackrest", "--config="+config, "--stanza=main", "--no-online", "stanza-create")
 		line := "pgbackrest --config=" + config + " --stanza=main "

@@ -193,8 +193,13 @@ func shareFloors(directory, s3 *result) {
 	}
 }
 
-// machine says what this was measured on.
+// machine says what this was measured on, and how often.
 func machine(t *testing.T) string {
+	return fmt.Sprintf("%s %d rounds of %d segments.", platform(t), *runs, *segments)
+}
+
+// platform says what this was measured on, and when.
+func platform(t *testing.T) string {
 	t.Helper()
 	model := "unknown processor"
 	if file, err := os.Open("/proc/cpuinfo"); err == nil {
@@ -206,8 +211,7 @@ func machine(t *testing.T) string {
 			}
 		}
 	}
-	return fmt.Sprintf("%s, %d cores, %s; %s; %d rounds of %d segments.", time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), model,
-		versions(t), *runs, *segments)
+	return fmt.Sprintf("%s, %d cores, %s; %s;", time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), model, versions(t))
 }
 
 // progress tells whoever waits what is going on.
