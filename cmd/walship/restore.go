@@ -39,7 +39,7 @@ func restoreCommand(e *environment) *cli.Command {
 			{
 				Name:  "run",
 				Usage: "restore into a new data directory, and print the command that starts it",
-				Flags: append(append(restoreFlags(), jsonFlag()), e.settingFlags("restore.concurrency", "encryption.identity_files")...),
+				Flags: append(append(restoreFlags(), runFlags()...), e.settingFlags("restore.concurrency", "encryption.identity_files")...),
 				Action: func(c *cli.Context) error {
 					if _, err := arguments(c); err != nil {
 						return err
@@ -55,7 +55,7 @@ func restoreCommand(e *environment) *cli.Command {
 func restoreFlags() []cli.Flag {
 	const target = "TARGET (at most one; without any, the end of the archived WAL)"
 	return []cli.Flag{
-		&cli.StringFlag{Name: "target-directory", Usage: "the new data `DIRECTORY`, empty or not there yet"},
+		&cli.StringFlag{Name: "target-directory", Usage: "the new data `DIRECTORY`, empty or not there yet (but see --reuse of restore run)"},
 		&cli.StringFlag{Name: "backup", Usage: "start from the backup with this `ID`; without, from the newest one before the target"},
 		systemIDFlag(),
 		&cli.StringFlag{Name: "to-time", Usage: "recover up to `TIME`, with its zone: 2026-11-20T14:25:00Z", Category: target},
@@ -70,6 +70,14 @@ func restoreFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "replace", Usage: "the restored cluster takes the place of the original: keep its archiving settings"},
 		&cli.GenericFlag{Name: "tablespace-map", Usage: "restore the tablespace at OLD (or with that OID) to NEW: `OLD=NEW`; may be given several times", Value: &mappingValue{}},
 		&cli.StringFlag{Name: "waldir", Usage: "put pg_wal into this `DIRECTORY`, and a link to it into the data directory"},
+	}
+}
+
+// runFlags are those of the run alone.
+func runFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.BoolFlag{Name: "reuse", Usage: "overwrite the stopped cluster in the target directory, if it is a copy of the same one: files that agree with the backup stay, all else in it is removed"},
+		jsonFlag(),
 	}
 }
 
@@ -141,9 +149,12 @@ func (e *environment) runRestore(c *cli.Context) error {
 	if !c.Bool("json") {
 		writePlan(e.out, plan)
 	}
+	meter := e.newMeter("restoring")
 	result, err := restore.Run(c.Context, repository, plan, restore.Options{
-		Concurrency: settings.Restore.Concurrency, Settings: private, Log: e.logger(),
+		Concurrency: settings.Restore.Concurrency, Settings: private, Reuse: c.Bool("reuse"), Log: e.logger(),
+		Progress: func(p restore.Progress) { meter.at(time.Now(), p.Done, p.Total) },
 	})
+	meter.end()
 	if err != nil {
 		return err
 	}
@@ -414,6 +425,9 @@ func targetText(p *restore.Plan) string {
 // writeRestored prints for people what is to be done now.
 func writeRestored(w io.Writer, r *restore.Result) {
 	fmt.Fprintf(w, "\nrestored into %s\n", r.Directory)
+	if r.KeptSize > 0 {
+		fmt.Fprintf(w, "note: %s were there already and stayed\n", sizeText(r.KeptSize))
+	}
 	for _, text := range r.Next {
 		fmt.Fprintf(w, "note: %s\n", text)
 	}

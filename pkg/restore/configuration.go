@@ -75,10 +75,11 @@ func (d *destination) configured(ctx context.Context) (map[string]int, error) {
 		name string
 	}
 	files := []configurationFile{{d.data, pgdata.ConfFileName}, {d.data, pgdata.AutoConfFileName}}
-	err := walk(ctx, d.state, configurationName, func(name string, entry fs.DirEntry) {
+	err := walk(ctx, d.state, configurationName, func(name string, entry fs.DirEntry) error {
 		if entry.Type().IsRegular() && path.Ext(name) == ".conf" {
 			files = append(files, configurationFile{d.state, name})
 		}
+		return nil
 	})
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err

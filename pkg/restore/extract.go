@@ -2,7 +2,6 @@ package restore
 
 import (
 	"archive/tar"
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -90,7 +89,27 @@ type extractor struct {
 	dst      *destination
 	manifest *manifest
 	combiner *combiner // nil for a full backup
-	control  []byte    // pg_control, which isn't put in place before all is done
+	files    *fileWriter
+	control  []byte // pg_control, which isn't put in place before all is done
+}
+
+// part extracts one part, and notes what it had.
+func (x *extractor) part(ctx context.Context, r *repo.Repository, o repo.Object, want object.Header) error {
+	var names []string
+	buffer := make([]byte, copyBuffer)
+	err := unpack(ctx, r, o, want, func(entry *tar.Header, content io.Reader) error {
+		if entry.Name != pgdata.TablespaceMapFileName {
+			names = append(names, entry.Name)
+		}
+		return x.entry(ctx, entry, content, buffer)
+	})
+	if err != nil {
+		return err
+	}
+	if err := x.dst.journal.add(o, names); err != nil {
+		return fmt.Errorf("note that %s is done: %w", o.Key, err)
+	}
+	return nil
 }
 
 // unpack hands the entries of a tar object to write, one after the other.
@@ -121,7 +140,7 @@ func unpack(ctx context.Context, r *repo.Repository, o repo.Object, want object.
 
 // entry writes one entry of a part: a directory or a regular file. Links, and
 // whatever else a tar can hold, aren't part of a backup.
-func (x *extractor) entry(entry *tar.Header, content io.Reader) error {
+func (x *extractor) entry(ctx context.Context, entry *tar.Header, content io.Reader, buffer []byte) error {
 	name := strings.TrimSuffix(entry.Name, "/")
 	if !plainPath(name) {
 		return fmt.Errorf("the path %q isn't one of a file in a data directory", entry.Name)
@@ -130,7 +149,7 @@ func (x *extractor) entry(entry *tar.Header, content io.Reader) error {
 	case tar.TypeDir:
 		return x.directory(name)
 	case tar.TypeReg:
-		return x.file(name, entry.Size, content)
+		return x.file(ctx, name, entry.Size, content, buffer)
 	}
 	return fmt.Errorf("%q is neither a file nor a directory", entry.Name)
 }
@@ -149,13 +168,13 @@ func (x *extractor) directory(name string) error {
 	if err != nil || below == "." {
 		return err
 	}
-	if err := root.MkdirAll(below, 0o700); err != nil {
+	if err := x.files.mkdir(root, below); err != nil {
 		return fmt.Errorf("make directory %q: %w", name, err)
 	}
 	return nil
 }
 
-func (x *extractor) file(name string, size int64, content io.Reader) error {
+func (x *extractor) file(ctx context.Context, name string, size int64, content io.Reader, buffer []byte) error {
 	if name == pgdata.TablespaceMapFileName {
 		// It would replace the links of this restore's own mapping.
 		return nil
@@ -163,6 +182,9 @@ func (x *extractor) file(name string, size int64, content io.Reader) error {
 	expected, err := x.manifest.claim(name, size)
 	if err != nil {
 		return err
+	}
+	if expected.kept {
+		return nil
 	}
 	if x.combiner != nil {
 		if took, err := x.combiner.take(name, content, expected); took || err != nil {
@@ -176,24 +198,30 @@ func (x *extractor) file(name string, size int64, content io.Reader) error {
 	if err != nil {
 		return err
 	}
-	if err := root.MkdirAll(path.Dir(below), 0o700); err != nil {
-		return fmt.Errorf("make directory of %q: %w", name, err)
-	}
-	file, err := root.OpenFile(below, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	file, err := x.files.create(root, below, size)
 	if err != nil {
 		return fmt.Errorf("create file %q: %w", name, err)
 	}
-	return errors.Join(copyFile(file, content, name, expected), file.Close())
+	if err := x.files.copy(file, content, name, expected, buffer); err != nil {
+		return errors.Join(err, file.Close())
+	}
+	return x.files.finish(ctx, root, below, file)
 }
 
 func (x *extractor) controlFile(size int64, content io.Reader, expected *manifestFile) error {
 	if size != pgdata.ControlFileSize {
 		return fmt.Errorf("%s has %d bytes, not %d", pgdata.ControlFileName, size, pgdata.ControlFileSize)
 	}
-	var data bytes.Buffer
-	err := copyFile(&data, content, pgdata.ControlFileName, expected)
-	x.control = data.Bytes()
-	return err
+	data, err := io.ReadAll(content)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", pgdata.ControlFileName, err)
+	}
+	check := expected.checker()
+	if check.hash != nil {
+		check.hash.Write(data)
+	}
+	x.control = data
+	return check.check(pgdata.ControlFileName)
 }
 
 func copyFile(dst io.Writer, content io.Reader, name string, expected *manifestFile) error {

@@ -86,19 +86,21 @@ func (d *destination) configure(ctx context.Context, p *Plan, settings []byte) e
 	return nil
 }
 
-// sync makes every file durable, and every directory behind what is in it.
-func (d *destination) sync(ctx context.Context, concurrency int) error {
+// sync makes every directory durable behind what is in it. The files that were
+// restored are durable; with files the others are made so first.
+func (d *destination) sync(ctx context.Context, concurrency int, files bool) error {
 	for _, root := range append(d.roots(), d.state) {
 		group, ctx := errgroup.WithContext(ctx)
 		group.SetLimit(concurrency)
 		var dirs []string // from the top to the bottom
-		err := walk(ctx, root, ".", func(name string, entry fs.DirEntry) {
+		err := walk(ctx, root, ".", func(name string, entry fs.DirEntry) error {
 			switch {
 			case entry.IsDir():
 				dirs = append(dirs, name)
-			case entry.Type().IsRegular():
+			case files && entry.Type().IsRegular():
 				group.Go(func() error { return syncFile(root, name) })
 			}
+			return nil
 		})
 		if err := errors.Join(group.Wait(), err); err != nil {
 			return fmt.Errorf("make %s durable: %w", root.Name(), err)
@@ -113,8 +115,9 @@ func (d *destination) sync(ctx context.Context, concurrency int) error {
 }
 
 // walk visits all that is below a directory, a directory before what is in
-// it. Unlike fs.WalkDir it takes names that aren't UTF-8.
-func walk(ctx context.Context, root *os.Root, dir string, visit func(name string, entry fs.DirEntry)) error {
+// it; where visit returns fs.SkipDir, not what is in it. Unlike fs.WalkDir it
+// takes names that aren't UTF-8.
+func walk(ctx context.Context, root *os.Root, dir string, visit func(name string, entry fs.DirEntry) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -129,18 +132,22 @@ func walk(ctx context.Context, root *os.Root, dir string, visit func(name string
 	}
 	for _, entry := range entries {
 		name := path.Join(dir, entry.Name())
-		visit(name, entry)
-		if entry.IsDir() {
-			if err := walk(ctx, root, name, visit); err != nil {
-				return err
-			}
+		err := visit(name, entry)
+		if errors.Is(err, fs.SkipDir) {
+			continue
+		}
+		if err == nil && entry.IsDir() {
+			err = walk(ctx, root, name, visit)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
 func syncFile(root *os.Root, name string) error {
-	file, err := root.OpenFile(name, os.O_RDWR, 0)
+	file, err := root.Open(name)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"strings"
 	"sync"
 
 	"github.com/walship/walship/pkg/pgdata"
@@ -23,6 +24,7 @@ type manifestFile struct {
 	algorithm pgdata.ChecksumAlgorithm
 	checksum  []byte
 	claimed   bool
+	kept      bool // it is in its place already
 }
 
 // readManifest reads a whole manifest, which has to be of the given cluster.
@@ -74,6 +76,26 @@ func (m *manifest) claim(name string, size int64) (*manifestFile, error) {
 	f.claimed = true
 	m.left--
 	return f, nil
+}
+
+// keep notes that a file is in its place already.
+func (m *manifest) keep(name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.files[name].kept = true
+}
+
+// kept tells whether all files of a list are in their places already and
+// haven't come; names that end with a slash are of directories.
+func (m *manifest) kept(names []string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, name := range names {
+		if f := m.files[name]; !strings.HasSuffix(name, "/") && (f == nil || !f.kept || f.claimed) {
+			return false
+		}
+	}
+	return true
 }
 
 // missing names a file that hasn't come; "" when all have.

@@ -19,6 +19,7 @@ type Result struct {
 	// Configuration is where the configuration files lie that the original
 	// had outside its data directory; empty when it had none.
 	Configuration string   `json:"configuration,omitempty"`
+	KeptSize      int64    `json:"kept_size"` // bytes of files that were there already and stayed
 	Start         string   `json:"start_command"`
 	Next          []string `json:"next"` // what to do, in order, in sentences
 }

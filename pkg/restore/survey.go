@@ -1,0 +1,167 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/walship/walship/pkg/pgdata"
+	"github.com/walship/walship/pkg/repo"
+)
+
+// survey looks through what lies in the directories. Files that have the size
+// and the digest of the manifest stay, and needn't be restored again;
+// everything else is removed, all WAL above all: PostgreSQL would replay it
+// (rule 3). It returns how many bytes stay.
+func (d *destination) survey(ctx context.Context, m *manifest, concurrency int) (int64, error) {
+	var kept atomic.Int64
+	for prefix, root := range d.prefixes() {
+		if err := d.surveyRoot(ctx, root, prefix, m, concurrency, &kept); err != nil {
+			return 0, fmt.Errorf("look through %s: %w", root.Name(), err)
+		}
+	}
+	return kept.Load(), nil
+}
+
+// prefixes returns the directories by what the names in the backup of all that
+// is in them begin with.
+func (d *destination) prefixes() map[string]*os.Root {
+	all := map[string]*os.Root{"": d.data}
+	if d.wal != nil {
+		all[pgdata.WALDir+"/"] = d.wal
+	}
+	for oid, space := range d.spaces {
+		all[pgdata.TablespaceDir+"/"+oid+"/"] = space
+	}
+	return all
+}
+
+func (d *destination) surveyRoot(ctx context.Context, root *os.Root, prefix string, m *manifest, concurrency int, kept *atomic.Int64) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(concurrency)
+	var dirs []string // from the top to the bottom
+	err := walk(ctx, root, ".", func(name string, entry fs.DirEntry) error {
+		full := prefix + name
+		switch {
+		case name == unfinishedName || full == pgdata.BackupManifestFileName:
+			return nil
+		case d.foreign(prefix, name):
+			return fs.SkipDir
+		case entry.IsDir():
+			dirs = append(dirs, name)
+			return nil
+		}
+		want := m.files[full]
+		there, below, err := d.locate(full)
+		_, incremental := pgdata.CutIncremental(full)
+		if want == nil || incremental || full == pgdata.BackupLabelFileName || !entry.Type().IsRegular() || strings.HasPrefix(full, pgdata.WALDir+"/") || err != nil || there != root || below != name {
+			return root.Remove(name)
+		}
+		group.Go(func() error {
+			same, err := want.agrees(ctx, root, name)
+			if err != nil || !same {
+				return errors.Join(err, root.Remove(name))
+			}
+			m.keep(full)
+			kept.Add(want.size)
+			return root.Chmod(name, 0o600)
+		})
+		return nil
+	})
+	if err := errors.Join(group.Wait(), err); err != nil {
+		return err
+	}
+	for _, name := range slices.Backward(dirs) {
+		// One that isn't empty stays, and an empty one is made again where the
+		// backup has it.
+		if err := root.Remove(name); err == nil {
+			continue
+		}
+		if err := root.Chmod(name, 0o700); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// foreign tells whether something in a tablespace's directory isn't of a
+// server of this major: clusters of several majors may share it, as pg_upgrade
+// leaves them.
+func (d *destination) foreign(prefix, name string) bool {
+	if !strings.HasPrefix(prefix, pgdata.TablespaceDir+"/") {
+		return false
+	}
+	top, _, _ := strings.Cut(name, "/")
+	return !strings.HasPrefix(top, fmt.Sprintf("PG_%d_", d.major))
+}
+
+// agrees tells whether a file is the one of the manifest. Without a checksum
+// there it can't be known.
+func (f *manifestFile) agrees(ctx context.Context, root *os.Root, name string) (bool, error) {
+	check := f.checker()
+	if check.hash == nil || name == pgdata.ControlFileName {
+		return false, nil
+	}
+	file, err := root.Open(name)
+	if err != nil {
+		return false, nil // it is removed, or that says why not
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil || info.Size() != f.size {
+		return false, nil
+	}
+	buffer := make([]byte, copyBuffer)
+	var read int64
+	for {
+		if err := ctx.Err(); err != nil {
+			return false, err
+		}
+		n, err := file.Read(buffer)
+		check.hash.Write(buffer[:n])
+		read += int64(n)
+		if err == io.EOF {
+			return read == f.size && check.check(name) == nil, nil
+		}
+		if err != nil {
+			return false, nil // unreadable: it is written anew
+		}
+	}
+}
+
+// here tells whether all that a part had is there already, and makes its
+// directories.
+func (x *extractor) here(part repo.Object) (bool, error) {
+	names, ok := x.dst.journal.names(part)
+	if !ok || !x.manifest.kept(names) {
+		return false, nil
+	}
+	for _, name := range names {
+		dir, isDir := strings.CutSuffix(name, "/")
+		if !isDir {
+			dir = path.Dir(name)
+		}
+		if !plainPath(dir) && dir != "." {
+			return false, nil
+		}
+		if isDir {
+			if err := x.directory(dir); err != nil {
+				return false, err
+			}
+			continue
+		}
+		if _, err := x.manifest.claim(name, x.manifest.files[name].size); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
