@@ -281,8 +281,12 @@ func TestRunReuseRefuses(t *testing.T) {
 func TestRunWithoutIdentity(t *testing.T) {
 	r, work := makeRepository(), t.TempDir()
 	smallBackup().commit(t, r)
+	p, err := MakePlan(context.Background(), Of(r), request(work))
+	if err != nil {
+		t.Fatal(err)
+	}
 	r.Opener = &object.Opener{Repository: r.Info.ID, Encrypted: true}
-	if _, err := restoreInto(t, r, request(work)); err == nil {
+	if _, err := Run(context.Background(), r, p, quiet); err == nil {
 		t.Error("Run succeeded")
 	}
 	if got := paths(t, work); got != "." {
