@@ -77,6 +77,7 @@ func restoreFlags() []cli.Flag {
 func runFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.BoolFlag{Name: "reuse", Usage: "overwrite the stopped cluster in the target directory, if it is a copy of the same one: files that agree with the backup stay, all else in it is removed"},
+		progressFlag(),
 		jsonFlag(),
 	}
 }
@@ -149,10 +150,13 @@ func (e *environment) runRestore(c *cli.Context) error {
 	if !c.Bool("json") {
 		writePlan(e.out, plan)
 	}
-	meter := e.newMeter("restoring")
+	meter, err := e.meter(c, "restore")
+	if err != nil {
+		return err
+	}
 	result, err := restore.Run(c.Context, repository, plan, restore.Options{
 		Concurrency: settings.Restore.Concurrency, Settings: private, Reuse: c.Bool("reuse"), Log: e.logger(),
-		Progress: func(p restore.Progress) { meter.at(time.Now(), p.Done, p.Total) },
+		Progress: func(p restore.Progress) { meter.show(plan.Backup.ID, p.Done, p.Total) },
 	})
 	meter.end()
 	if err != nil {
