@@ -70,7 +70,7 @@ func Keys() []Key {
 		},
 		{
 			Name: "wal.push_deadline", Default: "60s",
-			Doc:   "The longest that a push may take. PostgreSQL waits for it when it shuts down.",
+			Doc:   "The longest that a push may take. PostgreSQL waits for it when it shuts down, and calls up to six times.",
 			field: func(c *Config) any { return &c.WAL.PushDeadline },
 			check: atLeastASecond,
 		},
