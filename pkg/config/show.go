@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // Value is one setting as it may be shown: secrets are left out.
@@ -147,14 +148,16 @@ func secretName(name string) bool {
 
 // conninfoPassword finds secrets in libpq's key=value form: a bare value, or
 // one in single quotes with backslash escapes.
-var conninfoPassword = regexp.MustCompile(`(?i)\b((?:ssl)?password|oauth_client_secret|scram_client_key|scram_server_key)(\s*=\s*)('(?:[^'\\]|\\.)*'?|(?:[^\s'\\]|\\.)*)`)
+var conninfoPassword = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?i)\b((?:ssl)?password|oauth_client_secret|scram_client_key|scram_server_key)(\s*=\s*)('(?:[^'\\]|\\.)*'?|(?:[^\s'\\]|\\.)*)`)
+})
 
 // redactConnection hides passwords in a conninfo string or URL of libpq.
 func redactConnection(text string) string {
 	if isConnectionURL(text) {
 		return redactURL(text)
 	}
-	return conninfoPassword.ReplaceAllString(text, "${1}${2}"+hidden)
+	return conninfoPassword().ReplaceAllString(text, "${1}${2}"+hidden)
 }
 
 func hasPassword(connection string) bool {

@@ -2,7 +2,6 @@ package pgdata
 
 import (
 	"path"
-	"regexp"
 	"strconv"
 	"strings"
 )
@@ -116,11 +115,6 @@ func MustExist(name string) bool {
 	return false
 }
 
-var (
-	relationName  = regexp.MustCompile(`^([1-9][0-9]{0,9})(?:_(fsm|vm|init))?(?:\.([1-9][0-9]{0,9}))?$`)
-	temporaryName = regexp.MustCompile(`^t[0-9]+_([1-9][0-9]{0,9})(?:_(fsm|vm|init))?(?:\.([1-9][0-9]{0,9}))?$`)
-)
-
 // ClassifyPath says what a file is by its path relative to the data
 // directory, with slashes; a tablespace's files are below pg_tblspc/OID. The
 // names are those of src/common/relpath.c and of
@@ -146,23 +140,45 @@ func ClassifyPath(name string) Path {
 	if !ok {
 		return Path{}
 	}
-	match, temporary := relationName.FindStringSubmatch(base), false
-	if match == nil && database != 0 {
-		match, temporary = temporaryName.FindStringSubmatch(base), true
+	p := Path{Kind: KindRelation, Tablespace: tablespace, Database: database}
+	if rest, t := strings.CutPrefix(base, "t"); t && database != 0 {
+		backend, of, found := strings.Cut(rest, "_")
+		if !found || backend == "" || strings.Trim(backend, "0123456789") != "" {
+			return Path{}
+		}
+		base, p.Temporary = of, true
 	}
-	if match == nil {
+	if !p.relationFile(base) {
 		return Path{}
 	}
-	relation, ok := number(match[1])
-	segment, segmentOK := number(match[3])
-	if !ok || match[3] != "" && !segmentOK {
-		return Path{}
+	return p
+}
+
+// relationFile fills in what the name of a relation's file says: RELATION, then
+// _FORK for another fork than the main one, then .SEGMENT for another segment than
+// the first.
+func (p *Path) relationFile(name string) (ok bool) {
+	name, segment, segmented := strings.Cut(name, ".")
+	if segmented {
+		if p.Segment, ok = number(segment); !ok {
+			return false
+		}
 	}
-	forks := map[string]Fork{"": ForkMain, "fsm": ForkFSM, "vm": ForkVM, "init": ForkInit}
-	return Path{
-		Kind: KindRelation, Tablespace: tablespace, Database: database,
-		Relation: relation, Fork: forks[match[2]], Segment: segment, Temporary: temporary,
+	name, fork, forked := strings.Cut(name, "_")
+	if forked {
+		switch fork {
+		case "fsm":
+			p.Fork = ForkFSM
+		case "vm":
+			p.Fork = ForkVM
+		case "init":
+			p.Fork = ForkInit
+		default:
+			return false
+		}
 	}
+	p.Relation, ok = number(name)
+	return ok
 }
 
 // databaseDir reads global, base/DB and pg_tblspc/OID/PG_x_y/DB.
@@ -185,7 +201,9 @@ func databaseDir(dir string) (tablespace, database uint32, ok bool) {
 	return 0, 0, false
 }
 
+// number reads a number that is written as the server writes them: above 0, and
+// without a sign or leading zeros.
 func number(digits string) (uint32, bool) {
 	n, err := strconv.ParseUint(digits, 10, 32)
-	return uint32(n), err == nil && n != 0
+	return uint32(n), err == nil && n != 0 && digits[0] != '0'
 }

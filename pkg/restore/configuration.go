@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/walship/walship/pkg/durable"
 	"github.com/walship/walship/pkg/object"
@@ -52,7 +53,7 @@ func (d *destination) configurationEntry(entry *tar.Header, content io.Reader) e
 	}
 	// PostgreSQL doesn't start when a folder that is included is missing, and
 	// an empty one has no files in the backup.
-	for _, match := range includedFolder.FindAllSubmatch(data, -1) {
+	for _, match := range includedFolder().FindAllSubmatch(data, -1) {
 		if folder := path.Join(path.Dir(name), string(match[1])); !path.IsAbs(string(match[1])) && plainPath(folder) {
 			if err := d.state.MkdirAll(path.Join(configurationName, folder), 0o700); err != nil {
 				return err
@@ -62,7 +63,9 @@ func (d *destination) configurationEntry(entry *tar.Header, content io.Reader) e
 	return nil
 }
 
-var includedFolder = regexp.MustCompile(`(?mi)^[ \t]*include_dir[ \t]*=?[ \t]*'([^'\n]+)'`)
+var includedFolder = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?mi)^[ \t]*include_dir[ \t]*=?[ \t]*'([^'\n]+)'`)
+})
 
 // configured returns the greatest value that a restored configuration file
 // gives each of the settings that hot standby depends on, the last of several
@@ -99,7 +102,7 @@ func (d *destination) configured(ctx context.Context) (map[string]int, error) {
 // hotStandbySettings returns what a configuration file sets of them.
 func hotStandbySettings(data []byte) map[string]int {
 	set := map[string]int{}
-	for _, match := range hotStandbySetting.FindAllSubmatch(data, -1) {
+	for _, match := range hotStandbySetting().FindAllSubmatch(data, -1) {
 		if n, err := strconv.Atoi(string(match[2])); err == nil {
 			set[strings.ToLower(string(match[1]))] = n
 		}
@@ -110,7 +113,9 @@ func hotStandbySettings(data []byte) map[string]int {
 // maxConfiguration bounds what is read of one configuration file.
 const maxConfiguration = 16 << 20
 
-var hotStandbySetting = regexp.MustCompile(`(?mi)^[ \t]*(max_connections|max_worker_processes|max_wal_senders|max_prepared_transactions|max_locks_per_transaction)[ \t]*=?[ \t]*'?([0-9]{1,9})\b`)
+var hotStandbySetting = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?mi)^[ \t]*(max_connections|max_worker_processes|max_wal_senders|max_prepared_transactions|max_locks_per_transaction)[ \t]*=?[ \t]*'?([0-9]{1,9})\b`)
+})
 
 // raise lifts the settings that hot standby depends on to what the backup's
 // own configuration says, which may be more than pg_control knew: a server

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/walship/walship/pkg/pgdata"
 )
@@ -79,10 +80,12 @@ func namesDataDirectory(dir string) bool {
 	if err != nil {
 		return !errors.Is(err, fs.ErrNotExist)
 	}
-	return ownPlace.Match(data)
+	return ownPlace().Match(data)
 }
 
-var ownPlace = regexp.MustCompile(`(?mi)^[ \t]*(data_directory|external_pid_file)\b`)
+var ownPlace = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?mi)^[ \t]*(data_directory|external_pid_file)\b`)
+})
 
 // configurationOptions returns the option of pg_ctl that starts a server with
 // its configuration files from outside the data directory, in dir. Without

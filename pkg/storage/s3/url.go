@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
@@ -34,10 +35,11 @@ const (
 
 const optionNames = "endpoint, part_size, path_style, region, sse, sse_kms_key_id, storage_class"
 
+// Compiled when they are asked for: a call that needs no storage starts sooner.
 var (
-	bucketName = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
-	className  = regexp.MustCompile(`^[A-Z][A-Z0-9_]*$`)
-	regionName = regexp.MustCompile(`^[A-Za-z0-9-]+$`)
+	bucketName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`) })
+	className  = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Z][A-Z0-9_]*$`) })
+	regionName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9-]+$`) })
 )
 
 // parseURL reads a repository's URL. Errors wrap storage.ErrInvalid and quote
@@ -67,7 +69,7 @@ func parse(raw string) (settings, error) {
 	if u.Host == "" {
 		return settings{}, errors.New("it names no bucket: s3://bucket/prefix")
 	}
-	if !bucketName.MatchString(u.Host) {
+	if !bucketName().MatchString(u.Host) {
 		return settings{}, fmt.Errorf("bucket %q isn't 3 to 63 lower-case letters, digits, dots and hyphens", u.Host)
 	}
 	set := settings{bucket: u.Host, partSize: defaultPartSize}
@@ -119,7 +121,7 @@ func (s *settings) option(name, value string) error {
 		}
 		s.pathStyle = value == "true"
 	case "region":
-		if !regionName.MatchString(value) {
+		if !regionName().MatchString(value) {
 			return wrong("a region such as eu-central-1")
 		}
 		s.region = value
@@ -138,7 +140,7 @@ func (s *settings) option(name, value string) error {
 		switch s.storageClass = types.StorageClass(value); {
 		case s.storageClass == types.StorageClassGlacier, s.storageClass == types.StorageClassDeepArchive:
 			return wrong("a class whose objects can be read at once, such as STANDARD_IA or GLACIER_IR")
-		case !className.MatchString(value):
+		case !className().MatchString(value):
 			return wrong("a storage class such as STANDARD_IA")
 		}
 	default:
