@@ -131,6 +131,14 @@ type BackupRef struct {
 	Modified time.Time // when the storage says that the record was written
 }
 
+// Started is when the backup was begun, by the server's clock and as its id says
+// it, to the second.
+func (ref BackupRef) Started() time.Time {
+	base, _, _ := strings.Cut(ref.ID, "-")
+	at, _ := time.Parse(idLayout, base) // ids are valid
+	return at
+}
+
 // Ref returns what the key of b's record says.
 func (b *Backup) Ref() BackupRef {
 	return BackupRef{ID: b.ID, SystemID: b.SystemID, Timeline: b.Timeline, StartLSN: b.StartLSN, StopLSN: b.StopLSN}

@@ -14,9 +14,13 @@ import (
 	"github.com/walship/walship/pkg/wal"
 )
 
-// RollupSegments is how many consecutive segments one roll-up describes. The
-// first one's number is a multiple of it.
-const RollupSegments = 256
+// How many consecutive segments one roll-up describes. The first one's number
+// is a multiple of it. The small ones are for the end of the archive and for
+// forks, where there are no 256 segments in a row.
+const (
+	RollupSegments      = 256
+	SmallRollupSegments = 16
+)
 
 // Rollup gathers the summaries of a block of consecutive segments of one
 // timeline, so that whoever needs them all reads one object. It repeats what
@@ -26,7 +30,8 @@ type Rollup struct {
 	SystemID    uint64
 	Timeline    wal.TimelineID
 	SegmentSize uint64 // bytes
-	Block       uint64 // the number of the first segment, divided by RollupSegments
+	Length      uint64 // RollupSegments, which 0 stands for, or SmallRollupSegments
+	Block       uint64 // the number of the first segment, divided by Length
 	Segments    []wal.Summary
 }
 
@@ -62,44 +67,62 @@ func (x *Rollup) Total() (wal.Summary, error) {
 
 // name names segment i of the block.
 func (x *Rollup) name(i int) wal.FileName {
-	return wal.SegmentName(x.Timeline, x.Block*RollupSegments+uint64(i), x.SegmentSize)
+	return wal.SegmentName(x.Timeline, x.Block*x.length()+uint64(i), x.SegmentSize)
 }
 
-// RollupKey returns the key of the roll-up of a block of segments.
+func (x *Rollup) length() uint64 {
+	if x.Length == 0 {
+		return RollupSegments
+	}
+	return x.Length
+}
+
+// RollupKey returns the key of the roll-up of a block of RollupSegments.
 func RollupKey(systemID uint64, timeline wal.TimelineID, block, segmentSize uint64) string {
-	first := wal.SegmentName(timeline, block*RollupSegments, segmentSize)
-	return fmt.Sprintf("%ssummaries/%s-%d.zst", clusterPrefix(systemID), first, segmentSize)
+	x := Rollup{SystemID: systemID, Timeline: timeline, SegmentSize: segmentSize, Block: block}
+	return x.Key()
 }
 
-func (x *Rollup) key() string {
-	return RollupKey(x.SystemID, x.Timeline, x.Block, x.SegmentSize)
+// Key returns the key of the roll-up.
+func (x *Rollup) Key() string {
+	key := fmt.Sprintf("%ssummaries/%s-%d", clusterPrefix(x.SystemID), x.name(0), x.SegmentSize)
+	if x.length() != RollupSegments {
+		key += fmt.Sprintf("-%d", x.Length)
+	}
+	return key + ".zst"
 }
 
 // Rollup reads the roll-up of a block. The error wraps storage.ErrNotExist
 // where there is none, and ErrRollup where there is none of use.
 func (r *Repository) Rollup(ctx context.Context, systemID uint64, timeline wal.TimelineID, block, segmentSize uint64) (*Rollup, error) {
 	x := &Rollup{SystemID: systemID, Timeline: timeline, SegmentSize: segmentSize, Block: block}
-	stored, err := readObject(ctx, r.Store, x.key(), maxStoredRollup)
+	return x, r.ReadRollup(ctx, x)
+}
+
+// ReadRollup reads the segments of a roll-up, of which the rest is given. Its
+// errors are those of Rollup.
+func (r *Repository) ReadRollup(ctx context.Context, x *Rollup) error {
+	stored, err := readObject(ctx, r.Store, x.Key(), maxStoredRollup)
 	if err != nil {
-		return nil, fmt.Errorf("read roll-up: %w", err)
+		return fmt.Errorf("read roll-up: %w", err)
 	}
 	if err := x.decode(stored, r.Info.ID); err != nil {
-		return nil, fmt.Errorf("read roll-up %s: %w: %w", x.key(), ErrRollup, err)
+		return fmt.Errorf("read roll-up %s: %w: %w", x.Key(), ErrRollup, err)
 	}
-	return x, nil
+	return nil
 }
 
 // WriteRollup stores a roll-up of a whole block. That there is one already is
 // no error: both say the same.
 func (r *Repository) WriteRollup(ctx context.Context, x *Rollup) error {
 	if err := x.validate(); err != nil {
-		return fmt.Errorf("write roll-up %s: %w: %w", x.key(), ErrRollup, err)
+		return fmt.Errorf("write roll-up %s: %w: %w", x.Key(), ErrRollup, err)
 	}
 	stored, err := x.encode(r.Info.ID)
 	if err != nil {
-		return fmt.Errorf("write roll-up %s: %w", x.key(), err)
+		return fmt.Errorf("write roll-up %s: %w", x.Key(), err)
 	}
-	_, err = r.Store.Put(ctx, x.key(), bytes.NewReader(stored))
+	_, err = r.Store.Put(ctx, x.Key(), bytes.NewReader(stored))
 	if err != nil && !errors.Is(err, storage.ErrExist) {
 		return fmt.Errorf("write roll-up: %w", err)
 	}
@@ -108,8 +131,12 @@ func (r *Repository) WriteRollup(ctx context.Context, x *Rollup) error {
 
 // head is what a roll-up starts with.
 func (x *Rollup) head(repository string) string {
-	return fmt.Sprintf("format=%s\nrepository=%s\nsystem_id=%d\ntimeline=%d\nsegment_size=%d\nblock=%d\n",
+	head := fmt.Sprintf("format=%s\nrepository=%s\nsystem_id=%d\ntimeline=%d\nsegment_size=%d\nblock=%d\n",
 		rollupFormat, repository, x.SystemID, uint32(x.Timeline), x.SegmentSize, x.Block)
+	if x.length() != RollupSegments {
+		head += fmt.Sprintf("length=%d\n", x.Length)
+	}
+	return head
 }
 
 const (
@@ -180,7 +207,7 @@ func (x *Rollup) decodeSegments(text string) error {
 	for line := range strings.Lines(text) {
 		line = strings.TrimSuffix(line, "\n")
 		if name, ok := strings.CutPrefix(line, rollupSegment); ok {
-			if begun == RollupSegments || name != x.name(begun).String() {
+			if begun == int(x.length()) || name != x.name(begun).String() {
 				return fmt.Errorf("it has segment %q at place %d", name, begun)
 			}
 			if begun++; begun == 1 {
@@ -203,8 +230,11 @@ func (x *Rollup) validate() error {
 	if !wal.ValidSegmentSize(x.SegmentSize) {
 		return fmt.Errorf("%d is no segment size", x.SegmentSize)
 	}
-	if len(x.Segments) != RollupSegments {
-		return fmt.Errorf("it has %d segments, not %d", len(x.Segments), RollupSegments)
+	if x.length() != RollupSegments && x.Length != SmallRollupSegments {
+		return fmt.Errorf("there are no roll-ups of %d segments", x.Length)
+	}
+	if len(x.Segments) != int(x.length()) {
+		return fmt.Errorf("it has %d segments, not %d", len(x.Segments), x.length())
 	}
 	for i, s := range x.Segments {
 		if err := CheckSummary(s, x.name(i), x.SegmentSize); err != nil {

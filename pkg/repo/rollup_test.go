@@ -77,6 +77,29 @@ func TestRollup(t *testing.T) {
 	}
 }
 
+// TestSmallRollup is one of 16 segments, which lies beside the large one of the
+// same place.
+func TestSmallRollup(t *testing.T) {
+	r, large := rollupSite(t), rollupOf(4)
+	small := *large
+	small.Length, small.Block = SmallRollupSegments, 4*RollupSegments/SmallRollupSegments
+	small.Segments = large.Segments[:SmallRollupSegments]
+	for _, x := range []*Rollup{large, &small} {
+		if err := r.WriteRollup(t.Context(), x); err != nil {
+			t.Fatal(err)
+		}
+		got := *x
+		got.Segments = nil
+		if err := r.ReadRollup(t.Context(), &got); err != nil || len(got.Segments) != len(x.Segments) {
+			t.Errorf("%s: %d segments, %v; want %d", x.Key(), len(got.Segments), err, len(x.Segments))
+		}
+	}
+	small.Length, small.Block = 32, 4*RollupSegments/32
+	if err := r.WriteRollup(t.Context(), &small); !errors.Is(err, ErrRollup) {
+		t.Errorf("one of 32 segments: %v", err)
+	}
+}
+
 // TestRollupRefused: what can't be is neither written nor read.
 func TestRollupRefused(t *testing.T) {
 	for name, spoil := range map[string]func(x *Rollup){
@@ -101,7 +124,7 @@ func TestRollupRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := r.Store.Put(t.Context(), x.key(), bytes.NewReader(stored)); err != nil {
+		if _, err := r.Store.Put(t.Context(), x.Key(), bytes.NewReader(stored)); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := r.Rollup(t.Context(), 7, 3, x.Block, x.SegmentSize); !errors.Is(err, ErrRollup) {

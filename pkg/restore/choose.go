@@ -51,6 +51,9 @@ func (p *Plan) chooseBackup(ctx context.Context, c Catalogue, r Request, before 
 			return err
 		}
 	}
+	p.onPath = slices.DeleteFunc(slices.Clone(refs), func(ref repo.BackupRef) bool {
+		return offPath(p.history, ref.Timeline, ref.StartLSN, ref.StopLSN) != ""
+	})
 	named = slices.DeleteFunc(slices.Clone(named), func(ref repo.BackupRef) bool { return ref.StopLSN >= before })
 	return p.newestBefore(ctx, c, named, r.Backup != "")
 }
@@ -60,36 +63,37 @@ func (p *Plan) chooseBackup(ctx context.Context, c Catalogue, r Request, before 
 func (p *Plan) newestBefore(ctx context.Context, c Catalogue, refs []repo.BackupRef, named bool) error {
 	refs = slices.Clone(refs)
 	sort.SliceStable(refs, func(i, j int) bool { return refs[i].StopLSN > refs[j].StopLSN })
+	late := 0
+	if !named && p.target.Kind == TargetXID && len(p.onPath) > 0 {
+		refs = slices.DeleteFunc(refs, func(ref repo.BackupRef) bool { return !slices.Contains(p.onPath, ref) })
+		var err error
+		if late, err = p.countLate(ctx, c, refs); err != nil {
+			return err
+		}
+		if late > 0 {
+			p.newer = &refs[late-1]
+		}
+	}
 	var refusals []string
-	for _, ref := range refs {
-		why := offPath(p.history, ref.Timeline, ref.StartLSN, ref.StopLSN)
-		if why == "" {
-			b, err := c.Backup(ctx, ref)
-			if err != nil && !named {
-				return fmt.Errorf("plan restore: %w; --backup chooses another", err)
-			}
-			if err != nil {
-				return fmt.Errorf("plan restore: %w", err)
-			}
-			if why = offPath(p.history, b.Timeline, b.Checkpoint, b.StopLSN); why == "" {
-				why = p.notBefore(b)
-			}
-			if why == "" {
-				p.chain, why, err = p.readChain(ctx, c, b)
-				if err != nil {
-					return err
-				}
-				if why != "" && !named {
-					p.Warnings = append(p.Warnings, fmt.Sprintf("backup %s %s: an older one is used", ref.ID, why))
-				}
-			}
-			if why == "" {
-				p.record = b
-				p.Path = pathFrom(p.history, b.StartLSN)
-				return nil
-			}
+	for _, ref := range refs[late:] {
+		why, err := p.take(ctx, c, ref, named)
+		if err != nil || why == "" {
+			return err
 		}
 		refusals = append(refusals, fmt.Sprintf("backup %s %s", ref.ID, why))
+	}
+	if late > 0 {
+		why, err := p.take(ctx, c, refs[0], named)
+		if err != nil {
+			return err
+		}
+		refusals = append([]string{fmt.Sprintf("backup %s %s", refs[0].ID, why)}, refusals...)
+		if late == len(refs) && late > 1 {
+			if why, err = p.take(ctx, c, refs[late-1], named); err != nil {
+				return err
+			}
+			refusals = append(refusals, fmt.Sprintf("backup %s %s", refs[late-1].ID, why))
+		}
 	}
 	if len(refusals) == 0 {
 		return refusef("no older backup leads to %s on timeline %d", p.target, p.Timeline)
@@ -100,7 +104,61 @@ func (p *Plan) newestBefore(ctx context.Context, c Catalogue, refs []repo.Backup
 	// The refusals go from the newest to the oldest; the two ends say what
 	// can be reached.
 	return refusef("no backup leads to %s on timeline %d, of %d: the newest, %s; the oldest, %s",
-		p.target, p.Timeline, len(refusals), refusals[0], refusals[len(refusals)-1])
+		p.target, p.Timeline, len(refs), refusals[0], refusals[len(refusals)-1])
+}
+
+// take makes a backup the plan's, unless it says why it doesn't lead to the
+// target.
+func (p *Plan) take(ctx context.Context, c Catalogue, ref repo.BackupRef, named bool) (why string, err error) {
+	if why := offPath(p.history, ref.Timeline, ref.StartLSN, ref.StopLSN); why != "" {
+		return why, nil
+	}
+	if p.target.Kind == TargetTime && ref.Started().After(p.target.Time) {
+		return fmt.Sprintf("was begun at %s, so it can be restored to times behind that", FormatTime(ref.Started())), nil
+	}
+	b, err := c.Backup(ctx, ref)
+	if err != nil && !named {
+		return "", fmt.Errorf("plan restore: %w; --backup chooses another", err)
+	}
+	if err != nil {
+		return "", fmt.Errorf("plan restore: %w", err)
+	}
+	if why := offPath(p.history, b.Timeline, b.Checkpoint, b.StopLSN); why != "" {
+		return why, nil
+	}
+	if why := p.notBefore(b); why != "" {
+		return why, nil
+	}
+	if p.chain, why, err = p.readChain(ctx, c, b); err != nil {
+		return "", err
+	}
+	if why != "" {
+		if !named {
+			p.Warnings = append(p.Warnings, fmt.Sprintf("backup %s %s: an older one is used", ref.ID, why))
+		}
+		return why, nil
+	}
+	p.record = b
+	p.Path = pathFrom(p.history, b.StartLSN)
+	return "", nil
+}
+
+// countLate returns how many of the backups, the newest first, ended when the
+// target transaction had ended. It bisects: ids grow, and so do the snapshots.
+func (p *Plan) countLate(ctx context.Context, c Catalogue, refs []repo.BackupRef) (int, error) {
+	var failure error
+	late := sort.Search(len(refs), func(i int) bool {
+		if failure != nil {
+			return true
+		}
+		b, err := c.Backup(ctx, refs[i])
+		if err != nil {
+			failure = fmt.Errorf("plan restore: %w; --backup chooses another", err)
+			return true
+		}
+		return endedBefore(b.StopSnapshot, p.target.XID) == ""
+	})
+	return late, failure
 }
 
 // offPath says why a backup isn't on the way to a timeline, or "". Both its

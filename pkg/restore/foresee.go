@@ -12,19 +12,23 @@ import (
 )
 
 // foresee finds out what the restore is going to end with, and fills in the
-// plan's Promise. All WAL that the backup itself needs is there.
-func (p *Plan) foresee(ctx context.Context, w *way) error {
+// plan's Promise. All WAL that the backup itself needs is there. Unless this is
+// all WAL there is, it reports false, and has done nothing, where there is no
+// stop.
+func (p *Plan) foresee(ctx context.Context, w *way, all bool) (bool, error) {
 	if err := w.load(ctx, w.first, w.end); err != nil {
-		return err
+		return false, err
 	}
-	outcome, err := p.follow(ctx, w)
-	if errors.Is(err, crypto.ErrNoIdentity) {
-		return p.guess(w)
+	outcome, err := p.follow(ctx, w, all)
+	switch {
+	case errors.Is(err, crypto.ErrNoIdentity):
+		return p.guess(w, all), nil
+	case err != nil:
+		return false, fmt.Errorf("plan restore: %w", err)
+	case outcome == nil:
+		return false, nil
 	}
-	if err != nil {
-		return fmt.Errorf("plan restore: %w", err)
-	}
-	return p.fulfil(ctx, w, outcome)
+	return true, p.fulfil(ctx, w, outcome)
 }
 
 // seeEnd says where the WAL ends, of which something is missing, if the backup
@@ -50,8 +54,10 @@ func (p *Plan) seeEnd(ctx context.Context, w *way) error {
 	return nil
 }
 
-// follow replays the segments where recovery can stop, in their order.
-func (p *Plan) follow(ctx context.Context, w *way) (*replay, error) {
+// follow replays the segments where recovery can stop, in their order. Where it
+// doesn't, it replays the end of the WAL if this is all there is, else it
+// returns nil.
+func (p *Plan) follow(ctx context.Context, w *way, all bool) (*replay, error) {
 	var topLevel *Ending
 	for n := w.first; n < w.end; n++ {
 		if !w.mayStop(p.target, p.record.StopLSN, n) {
@@ -70,6 +76,9 @@ func (p *Plan) follow(ctx context.Context, w *way) (*replay, error) {
 		if topLevel == nil {
 			topLevel = r.topLevel
 		}
+	}
+	if !all {
+		return nil, nil
 	}
 	r, err := p.followToEnd(ctx, w)
 	if err == nil && r.topLevel == nil {
@@ -276,27 +285,31 @@ func (w *way) points() string {
 	return "it has " + strings.Join(names, ", ")
 }
 
-// guess says what the summaries say, which nobody has verified.
-func (p *Plan) guess(w *way) error {
-	p.Notes = append(p.Notes, "no identity opens the WAL: where recovery stops isn't verified, and which transactions are around it isn't known")
-	if p.target.Kind == TargetLSN && p.target.LSN < p.record.StopLSN {
-		p.early = true
-		p.Problems = append(p.Problems, fmt.Sprintf("the backup isn't consistent before %s (not verified)", p.record.StopLSN))
-		return nil
-	}
-	for n := w.first; n < w.end; n++ {
-		if w.mayStop(p.target, p.record.StopLSN, n) {
-			return nil
+// guess says what the summaries say, which nobody has verified. Like foresee it
+// reports false where there may be more.
+func (p *Plan) guess(w *way, all bool) bool {
+	const unread = "no identity opens the WAL: where recovery stops isn't verified, and which transactions are around it isn't known"
+	may := p.target.Kind == TargetLatest
+	for n := w.first; n < w.end && !may; n++ {
+		if may = w.mayStop(p.target, p.record.StopLSN, n); may && w.summaries[n].Ending != 0 {
+			p.guessed = n
 		}
 	}
-	if p.target.Kind == TargetLatest {
-		return nil
+	if p.guessed == 0 && !all {
+		return false
 	}
-	r := &replay{end: w.summaries[w.end-1].End}
-	if r.end == 0 {
-		r.end = wal.LSN(w.end * w.size)
+	p.Notes = append(p.Notes, unread)
+	switch {
+	case p.target.Kind == TargetLSN && p.target.LSN < p.record.StopLSN:
+		p.early = true
+		p.Problems = append(p.Problems, fmt.Sprintf("the backup isn't consistent before %s (not verified)", p.record.StopLSN))
+	case !may:
+		r := &replay{end: w.summaries[w.end-1].End}
+		if r.end == 0 {
+			r.end = wal.LSN(w.end * w.size)
+		}
+		p.Range = p.rangeOf(w, r.end)
+		p.Problems = append(p.Problems, p.noStop(w, r)+" (not verified)")
 	}
-	p.Range = p.rangeOf(w, r.end)
-	p.Problems = append(p.Problems, p.noStop(w, r)+" (not verified)")
-	return nil
+	return true
 }

@@ -65,41 +65,47 @@ const maxMissing = 1000
 // with. Up to the end of the backup, and to a target LSN, every segment is
 // needed; for the other targets all up to the stop is.
 func (p *Plan) findWAL(ctx context.Context, c Catalogue) error {
-	b, size := p.record, p.record.SegmentSize
 	w := p.wayFrom(c)
-	needed := wal.SegmentNumber(b.StopLSN-1, size)
-	bounded := p.target.Kind == TargetLSN || p.target.Kind == TargetImmediate
+	bounds, err := p.bounds(ctx, w)
+	if err != nil {
+		return fmt.Errorf("plan restore: %w", err)
+	}
+	needed := wal.SegmentNumber(p.record.StopLSN-1, w.size)
 	if p.target.Kind == TargetLSN {
-		needed = max(needed, wal.SegmentNumber(p.target.LSN, size))
+		needed = max(needed, wal.SegmentNumber(p.target.LSN, w.size))
 	}
-	through := ^uint64(0)
-	if bounded {
-		through = needed + 1 // the target's record may be the first of the next one
+	for i, through := range bounds {
+		if err := w.list(ctx, through); err != nil {
+			return err
+		}
+		if p.target.Kind == TargetLSN {
+			// One segment behind the archive's end is enough to say where it ends.
+			needed = min(needed, max(w.there.last+1, wal.SegmentNumber(p.record.StopLSN-1, w.size)))
+		}
+		if w.end <= needed {
+			p.describeWAL(w, needed)
+			p.missingProblem(p.record.StopLSN)
+			return p.seeEnd(ctx, w)
+		}
+		found, err := p.foresee(ctx, w, i == len(bounds)-1)
+		if err != nil {
+			return err
+		}
+		if found {
+			break
+		}
 	}
-	if err := w.list(ctx, through); err != nil {
-		return err
-	}
-	if p.target.Kind == TargetLSN {
-		// One segment behind the archive's end is enough to say where it ends.
-		needed = min(needed, max(w.there.last+1, wal.SegmentNumber(b.StopLSN-1, size)))
-	}
-	if w.end <= needed {
-		p.describeWAL(w, needed)
-		p.missingProblem(b.StopLSN)
-		return p.seeEnd(ctx, w)
-	}
-	if err := p.foresee(ctx, w); err != nil {
-		return err
-	}
-	last := needed
+	last, open := needed, p.target.Kind != TargetLSN && p.target.Kind != TargetImmediate
 	switch {
 	case p.Stop != nil:
-		last = wal.SegmentNumber(p.Stop.EndLSN-1, size)
-	case !bounded:
+		last, open = wal.SegmentNumber(p.Stop.EndLSN-1, w.size), false
+	case open && p.guessed != 0:
+		last, open = p.guessed, false
+	case open:
 		last = w.end - 1
 	}
 	p.describeWAL(w, last)
-	if p.Stop == nil && !bounded {
+	if open {
 		p.judgeEnd(w)
 	}
 	return p.judgeDemands(ctx, w, last)
@@ -150,7 +156,10 @@ func (p *Plan) missingProblem(stop wal.LSN) {
 // fork that wasn't reached.
 func (p *Plan) judgeEnd(w *way) {
 	until := wal.LSN(w.end * w.size)
-	if w.there.last > w.end {
+	if w.broken != "" {
+		p.Warnings = append(p.Warnings, fmt.Sprintf("WAL segment %s doesn't continue the WAL before it (%s): recovery can't go beyond %s",
+			w.name(w.end), w.broken, until))
+	} else if w.there.last > w.end {
 		p.missing(w, w.end)
 		p.Warnings = append(p.Warnings, fmt.Sprintf(
 			"WAL segment %s isn't in the repository, though later ones up to %s are: recovery can't go beyond %s",

@@ -36,6 +36,8 @@ type Catalogue interface {
 	// Summary is what a segment's context header says of its records. The
 	// zero Summary is one that isn't known.
 	Summary(ctx context.Context, systemID uint64, name wal.FileName) (wal.Summary, error)
+	// ReadRollup reads the summaries of a roll-up, of which the rest is given.
+	ReadRollup(ctx context.Context, x *repo.Rollup) error
 	// Segment opens a segment of a size in bytes. Only what was read to its
 	// end, without an error, is genuine. The error wraps crypto.ErrNoIdentity
 	// if there is no identity that opens it.
@@ -69,7 +71,9 @@ type Request struct {
 	SystemID uint64 // 0: the only cluster of the repository
 	Backup   string // a backup's id; "": the newest one that lies before the target
 	Target   Target
-	Timeline string // TimelineLatest (also ""), TimelineCurrent (the backup's), or a number
+	// Timeline is TimelineLatest, TimelineCurrent (the backup's), or a number;
+	// "" is the latest, unless the target time lies on several.
+	Timeline string
 	Action   Action // "": pause
 	// Replace keeps the archiving settings of the backup, for a cluster that
 	// takes the place of the original. Without it the restored cluster is a
@@ -116,8 +120,11 @@ type Plan struct {
 	record  *repo.Backup
 	chain   []*repo.Backup // what record is put together from, itself last
 	history wal.History
-	early   bool    // recovery would stop before the backup is consistent
-	point   wal.LSN // of the target's restore point; 0: not known
+	onPath  []repo.BackupRef // all backups on the path
+	newer   *repo.BackupRef  // the oldest backup on it that is too late for the target
+	guessed uint64           // the segment where recovery seems to stop; 0: not known
+	early   bool             // recovery would stop before the backup is consistent
+	point   wal.LSN          // of the target's restore point; 0: not known
 	demands wal.Demands
 
 	created         []string // directories of tablespaces that the recovery makes
@@ -226,6 +233,9 @@ func MakePlan(ctx context.Context, c Catalogue, r Request) (*Plan, error) {
 		return nil, err
 	}
 	p, err := planFrom(ctx, c, r, systemID)
+	if err == nil {
+		err = p.compareBranches(ctx, c, r)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -29,6 +29,9 @@ type fakeCatalogue struct {
 }
 
 func (c *fakeCatalogue) Summary(_ context.Context, _ uint64, name wal.FileName) (wal.Summary, error) {
+	if !slices.Contains(c.files, name.String()) {
+		return wal.Summary{}, storage.ErrNotExist
+	}
 	return c.summaries[name.String()], nil
 }
 
@@ -36,6 +39,8 @@ func (c *fakeCatalogue) Summary(_ context.Context, _ uint64, name wal.FileName) 
 func (c *fakeCatalogue) Segment(_ context.Context, _ uint64, name wal.FileName, _ uint64) (io.ReadCloser, error) {
 	return nil, fmt.Errorf("open %s: %w", name, crypto.ErrNoIdentity)
 }
+
+func (c *fakeCatalogue) ReadRollup(context.Context, *repo.Rollup) error { return storage.ErrNotExist }
 
 func (c *fakeCatalogue) Prepared(context.Context, *repo.Backup) ([]uint32, error) {
 	return nil, crypto.ErrNoIdentity

@@ -169,3 +169,53 @@ func xidOf(e *Ending) uint32 {
 	}
 	return e.XID
 }
+
+// TestBranches is fault 31: a time that several timelines hold is shown for
+// each of them, and asked for; one that lies before the fork isn't.
+func TestBranches(t *testing.T) {
+	l := newLife(t)
+	l.commit(701, minute(1))
+	l.switchSegment()
+	l.commit(702, minute(2))
+	fork := l.position()
+	child := l.server.fork(2)
+	l.commit(703, minute(4)) // nobody was to see that
+	l.commit(704, minute(8))
+	l.switchSegment()
+	child.commit(803, minute(6))
+	child.commit(804, minute(9))
+	child.switchSegment()
+	l.archive(t, l.repository, 2)
+	child.archive(t, l.repository, 3)
+	history := "1\t" + fork.String() + "\tno recovery target specified\n"
+	if _, err := l.repository.Store.Put(t.Context(), repo.HistoryKey(testSystem, 2), strings.NewReader(history)); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		at       time.Time
+		timeline string
+		in       uint32
+		problem  string
+	}{
+		"before the fork":       {minute(1), "", 701, ""},
+		"the same on both":      {minute(3), "", 702, ""},
+		"on both":               {minute(7), "", 803, "--timeline 2 ends with transaction 803, committed at 2026-11-20 10:06:00+00; --timeline 1, which leaves the other at " + fork.String() + ", ends with transaction 703"},
+		"on both, chosen":       {minute(7), "1", 703, ""},
+		"on both, the latest":   {minute(7), TimelineLatest, 803, ""},
+		"on one":                {minute(8), "", 803, ""},
+		"on none":               {minute(9), "", 804, "--to-latest"},
+		"not on the chosen one": {minute(8), "1", 704, "to before 2026-11-20 10:08:00+00"},
+	} {
+		p, err := MakePlan(t.Context(), Of(l.repository), Request{Target: Target{Kind: TargetTime, Time: c.at}, Timeline: c.timeline})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if err := p.Err(); xidOf(p.LastIn) != c.in || (err != nil) != (c.problem != "") || err != nil && !strings.Contains(err.Error(), c.problem) {
+			t.Errorf("%s: last in %+v, %v; want %d and %q", name, p.LastIn, err, c.in, c.problem)
+		}
+		if (len(p.Choices) == 2) != (name == "on both") {
+			t.Errorf("%s: choices %+v", name, p.Choices)
+		}
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -32,6 +33,14 @@ type server struct {
 
 func newServer(tli wal.TimelineID, segment, size uint64) *server {
 	return &server{timeline: tli, size: size, start: wal.LSN(segment * size)}
+}
+
+// fork returns the server that is promoted where s stands, to a timeline. Its
+// pages from there on are of that.
+func (s *server) fork(tli wal.TimelineID) *server {
+	child := *s
+	child.timeline, child.data = tli, slices.Clone(s.data)
+	return &child
 }
 
 func (s *server) position() wal.LSN { return s.start + wal.LSN(len(s.data)) }

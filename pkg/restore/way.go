@@ -3,9 +3,11 @@ package restore
 import (
 	"context"
 	"fmt"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/walship/walship/pkg/repo"
 	"github.com/walship/walship/pkg/wal"
 )
 
@@ -18,7 +20,9 @@ type way struct {
 	there    archived
 	// The segments from first up to end are archived without a gap.
 	first, end uint64
+	mu         sync.Mutex
 	summaries  map[uint64]wal.Summary // by segment; the zero Summary: not known
+	broken     string                 // why the WAL doesn't go on at end, though there is a segment
 	kept       [2]keptContent
 	opened     int // segments that were read
 }
@@ -49,32 +53,103 @@ func (w *way) name(n uint64) wal.FileName {
 	return wal.SegmentName(w.history.SegmentTimeline(n, w.size), n, w.size)
 }
 
-// load gets the summaries of the segments from first up to end.
+// load gets the summaries of the segments from first up to end: from roll-ups
+// where there are any, else from the segments' headers.
 func (w *way) load(ctx context.Context, first, end uint64) error {
-	var wanted []uint64
-	for n := first; n < end; n++ {
-		if _, ok := w.summaries[n]; !ok {
-			wanted = append(wanted, n)
+	for _, length := range []uint64{repo.RollupSegments, repo.SmallRollupSegments} {
+		if err := w.loadRollups(ctx, first, end, length); err != nil {
+			return fmt.Errorf("plan restore: %w", err)
 		}
 	}
+	wanted := w.unloaded(first, end)
 	found := make([]wal.Summary, len(wanted))
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(headersAtOnce)
-	for i, n := range wanted {
-		group.Go(func() error {
-			// What can't be read stays the zero Summary: not known.
-			found[i], _ = w.c.Summary(ctx, w.systemID, w.name(n))
-			return ctx.Err()
-		})
-	}
-	if err := group.Wait(); err != nil {
+	err := each(ctx, headersAtOnce, wanted, func(ctx context.Context, i int, n uint64) error {
+		// What can't be read stays the zero Summary: not known.
+		found[i], _ = w.c.Summary(ctx, w.systemID, w.name(n))
+		return ctx.Err()
+	})
+	if err != nil {
 		return fmt.Errorf("plan restore: %w", err)
 	}
 	for i, n := range wanted {
 		w.summaries[n] = found[i]
 	}
+	w.cutBroken(first, end)
 	return nil
 }
+
+// cutBroken ends the way before a segment that doesn't continue the WAL of the
+// one before it: a server doesn't replay it.
+func (w *way) cutBroken(first, end uint64) {
+	for n := first + 1; n < min(end, w.end); n++ {
+		before, s := w.summaries[n-1], w.summaries[n]
+		if before.Ending == 0 || s.Ending == 0 || before.End == 0 || s.End == 0 {
+			continue
+		}
+		if err := s.Follows(before); err != nil {
+			w.end, w.broken = n, err.Error()
+			return
+		}
+	}
+}
+
+// unloaded lists the segments from first up to end whose summaries haven't been
+// looked for.
+func (w *way) unloaded(first, end uint64) []uint64 {
+	var numbers []uint64
+	for n := first; n < end; n++ {
+		if _, ok := w.summaries[n]; !ok {
+			numbers = append(numbers, n)
+		}
+	}
+	return numbers
+}
+
+// loadRollups gets summaries from the roll-ups of so many segments. Where one
+// isn't there, or is of no use, the segments' headers say the same.
+func (w *way) loadRollups(ctx context.Context, first, end, length uint64) error {
+	const worthwhile = 4 // segments that are wanted of a block
+	wanted := map[uint64]int{}
+	for _, n := range w.unloaded(first, end) {
+		wanted[n/length]++
+	}
+	var blocks []uint64
+	for block, count := range wanted {
+		alone := w.history.SegmentTimeline(block*length, w.size) == w.history.SegmentTimeline(block*length+length-1, w.size)
+		if alone && count >= worthwhile {
+			blocks = append(blocks, block)
+		}
+	}
+	found := make([][]wal.Summary, len(blocks))
+	err := each(ctx, rollupsAtOnce, blocks, func(ctx context.Context, i int, block uint64) error {
+		x := &repo.Rollup{SystemID: w.systemID, Timeline: w.name(block * length).Timeline, SegmentSize: w.size, Length: length, Block: block}
+		if w.c.ReadRollup(ctx, x) == nil {
+			found[i] = x.Segments
+		}
+		return ctx.Err()
+	})
+	for i, block := range blocks {
+		for j, s := range found[i] {
+			if n := block*length + uint64(j); n >= first && n < end {
+				w.summaries[n] = s
+			}
+		}
+	}
+	return err
+}
+
+// each calls do for every item, several at a time.
+func each(ctx context.Context, most int, items []uint64, do func(ctx context.Context, i int, item uint64) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(most)
+	for i, item := range items {
+		group.Go(func() error { return do(ctx, i, item) })
+	}
+	return group.Wait()
+}
+
+// rollupsAtOnce is how many roll-ups are read at a time.
+const rollupsAtOnce = 8
 
 // headersAtOnce is how many headers of segments are read at a time.
 const headersAtOnce = 32
