@@ -21,8 +21,22 @@ import (
 	"github.com/walship/walship/test/s3test"
 )
 
-// seedVariable names the environment variable that repeats the blows of a soak.
+// seedVariable names the environment variable that repeats the choices of an
+// earlier run of a test that chooses by chance.
 const seedVariable = "WALSHIP_TEST_SEED"
+
+func chooseSeed(t *testing.T) uint64 {
+	t.Helper()
+	text := os.Getenv(seedVariable)
+	if text == "" {
+		return rand.Uint64()
+	}
+	seed, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		t.Fatalf("%s: %v", seedVariable, err)
+	}
+	return seed
+}
 
 // TestSoak lets a busy server with little room for WAL archive under blows:
 // pushes and the archiver are killed at moments of a seeded sample (faults 1
@@ -35,13 +49,7 @@ func TestSoak(t *testing.T) {
 	if full() {
 		majors, rounds = pgtest.Majors(), 6
 	}
-	seed := rand.Uint64()
-	if text := os.Getenv(seedVariable); text != "" {
-		var err error
-		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
-			t.Fatalf("%s: %v", seedVariable, err)
-		}
-	}
+	seed := chooseSeed(t)
 	for _, major := range majors {
 		t.Run(major.String(), func(t *testing.T) {
 			t.Logf("%s=%d repeats the blows", seedVariable, seed)

@@ -111,6 +111,21 @@ func (c *Cluster) StartToEnd(t testing.TB) (log string, code int) {
 	return c.Log(t), c.server.cmd.ProcessState.ExitCode()
 }
 
+// StartRecovery starts a server that is to recover, and returns true when it
+// has paused at its target or takes writes, and false when it has ended instead.
+func (c *Cluster) StartRecovery(t testing.TB) bool {
+	t.Helper()
+	c.launch(t)
+	WaitFor(t, "recovery to pause or to end", func() bool {
+		if c.server.ended() {
+			return true
+		}
+		state, err := c.query(t.Context(), "postgres", "SELECT NOT pg_is_in_recovery() OR pg_get_wal_replay_pause_state() = 'paused'")
+		return err == nil && state == "t"
+	})
+	return !c.server.ended()
+}
+
 // Running tells whether the server's process is there.
 func (c *Cluster) Running() bool { return c.server != nil && !c.server.ended() }
 
