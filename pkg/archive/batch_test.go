@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"os"
 	"path/filepath"
@@ -449,6 +450,19 @@ func TestPushIncomplete(t *testing.T) {
 	}
 	if pushed, err := Push(t.Context(), s.Repository, path, PushOptions{SystemID: cluster, Log: quiet}); err != nil || pushed.Name.Kind != wal.KindSegment {
 		t.Errorf("on a primary: %+v, %v", pushed, err)
+	}
+
+	// Promoted since, the server knows that the timeline was left.
+	for fork, kind := range map[wal.LSN]wal.Kind{
+		name.Start(segmentSize) - 1: wal.KindSegment, last: wal.KindPartial, name.Start(segmentSize) + segmentSize: wal.KindSegment,
+	} {
+		s := newServer(t, 1, "a")
+		path := s.write(t, s.row[0], data)
+		s.write(t, "00000007.history", fmt.Appendf(nil, "1\t%s\tfork\n", fork))
+		pushed, err := Push(t.Context(), s.Repository, path, PushOptions{SystemID: cluster, Log: quiet})
+		if err != nil || pushed.Name.Kind != kind {
+			t.Errorf("forked at %s: %+v, %v", fork, pushed, err)
+		}
 	}
 }
 

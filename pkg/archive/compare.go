@@ -137,6 +137,20 @@ func (p *push) compareHistory(ctx context.Context) error {
 	if bytes.Equal(p.data, there) {
 		return nil
 	}
-	return fmt.Errorf("%w: object %s in the repository has other content: another server chose timeline %d too; "+
-		"give one of the two a repository of its own, or let one be rebuilt from the other", ErrConflict, p.key, p.name.Timeline)
+	return fmt.Errorf("%w: object %s in the repository has other content (%s there, %s here): another server chose timeline %d too; "+
+		"give one of the two a repository of its own, or let one be rebuilt from the other",
+		ErrConflict, p.key, forkText(p.name.Timeline, there), forkText(p.name.Timeline, p.data), p.name.Timeline)
+}
+
+// forkText says for a message where a timeline begins, by its history file.
+func forkText(timeline wal.TimelineID, data []byte) string {
+	history, err := wal.ParseHistory(timeline, data)
+	if err != nil {
+		return "unreadable"
+	}
+	if len(history.Entries) == 0 {
+		return "without a parent"
+	}
+	parent := history.Entries[len(history.Entries)-1]
+	return fmt.Sprintf("from timeline %d at %s", parent.Timeline, parent.Switch)
 }

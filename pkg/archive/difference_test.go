@@ -71,6 +71,25 @@ func TestConflictSaysWho(t *testing.T) {
 	}
 }
 
+// Fault 26: a conflict of history files says where each timeline begins.
+func TestConflictOfHistories(t *testing.T) {
+	const left, right = "1\t0/3000000\tno recovery target specified\n", "1\t0/4000000\tno recovery target specified\n"
+	for _, c := range []struct{ there, here, want string }{
+		{left, right, "(from timeline 1 at 0/3000000 there, from timeline 1 at 0/4000000 here): another server chose timeline 2 too"},
+		{left, left + "# \n", "(from timeline 1 at 0/3000000 there, from timeline 1 at 0/3000000 here)"},
+		{"\n", right, "(without a parent there, "},
+	} {
+		s := newSite(t, true)
+		if _, err := s.push(t, s.write(t, "00000002.history", []byte(c.there))); err != nil {
+			t.Fatal(err)
+		}
+		_, err := s.push(t, s.write(t, "00000002.history", []byte(c.here)))
+		if !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q behind %q: %v", c.here, c.there, err)
+		}
+	}
+}
+
 // An object that another repository's writer left isn't taken for one's own,
 // and the message says so.
 func TestConflictWithAnotherRepository(t *testing.T) {

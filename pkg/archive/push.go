@@ -272,22 +272,11 @@ func (p *push) check(content io.Reader) error {
 		return fmt.Errorf("read: %w", err)
 	}
 	p.summary = summary
-	if p.o.Standby && p.name.Kind == wal.KindSegment && summary.Ending == wal.EndingOpen {
+	if p.incomplete() {
 		p.becomePartial()
 	}
 	p.header.Fields = summary.Fields()
 	return p.judge()
-}
-
-// becomePartial archives a segment under the name of a partial one. A standby
-// hands over the last one of a timeline that it received, incomplete, under a
-// whole segment's name, which belongs to whoever completes it.
-func (p *push) becomePartial() {
-	p.o.Log.Warn("the segment is incomplete, as the last one of a timeline is that a standby receives: it is archived as partial",
-		"segment", p.name.String(), "end", p.summary.End.String(), "problem", p.summary.Problem)
-	p.name.Kind = wal.KindPartial
-	p.key = p.repository.FileKey(p.o.SystemID, p.name)
-	p.begin(p.header.PlainSize)
 }
 
 // judge says what is done with a segment whose WAL ends before it does: it is

@@ -182,40 +182,59 @@ func parting(t *testing.T, both [2]*pgtest.Cluster, segment string) wal.LSN {
 // TestAlwaysArchivingStandby is rule 17: a standby with archive_mode = always
 // that follows a promoted one hands over what it has of the old timeline's last
 // segment, under a whole segment's name. That is kept as a partial one, and the
-// name stays free; the new timeline's segments come from both, and are equal.
+// name stays free; the new timeline's segments come from both, and are equal. The
+// second time it is promoted itself before its archiver gets that far.
 func TestAlwaysArchivingStandby(t *testing.T) {
+	for _, promoted := range []bool{false, true} {
+		t.Run(fmt.Sprintf("promoted=%t", promoted), func(t *testing.T) { alwaysArchiving(t, promoted) })
+	}
+}
+
+func alwaysArchiving(t *testing.T, promoted bool) {
 	site := newSite(t, 15, siteOptions{encrypted: true, cluster: []pgtest.Option{pgtest.SegmentSize(1)}})
 	primary := site.cluster
 	primary.Exec(t, "CREATE TABLE t (id serial, name text)")
 	site.backup(t, primary)
 	first := makeStandby(t, site, "first", primary, "")
-	second := makeStandby(t, site, "second", first, "archive_mode = always\nrecovery_target_timeline = 'latest'\n")
+	settings := "archive_mode = always\nrecovery_target_timeline = 'latest'\n"
+	if promoted {
+		settings += "archive_command = 'false'\n"
+	}
+	second := makeStandby(t, site, "second", first, settings)
 	primary.Exec(t, "INSERT INTO t (name) VALUES ('before')")
 	pgtest.WaitFor(t, "both standbys", func() bool { return first.SQL(t, rows) == "before" && second.SQL(t, rows) == "before" })
 	primary.Kill(t)
 
 	first.Promote(t)
 	fork := forkSegment(t, first).String()
-	second.WaitLog(t, "it is archived as partial")
-	second.WaitArchived(t, fork)
 	names := segments(t, first, "behind", 3)
+	want := first.SQL(t, rows)
+	last := first
+	if promoted {
+		pgtest.WaitFor(t, "the second standby", func() bool { return second.SQL(t, rows) == want })
+		first.Stop(t, pgtest.Fast)
+		second.Promote(t)
+		second.Configure(t, "archive_command", site.binary+" --config "+site.config+" wal push %p")
+		last = second
+		names = append(names, "00000003.history")
+	}
+	second.WaitLog(t, "it is archived as partial")
+	for _, name := range append(names, fork) {
+		pgtest.WaitFor(t, name+" to be archived", func() bool {
+			_, err := os.Stat(filepath.Join(second.DataDir, "pg_wal", "archive_status", name+".done"))
+			return err == nil
+		})
+	}
 	for _, c := range []*pgtest.Cluster{first, second} {
-		for _, name := range names {
-			pgtest.WaitFor(t, name+" on the standby", func() bool {
-				_, err := os.Stat(filepath.Join(c.DataDir, "pg_wal", "archive_status", name+".done"))
-				return err == nil
-			})
-		}
-		if strings.Contains(c.Log(t), "archive command failed") {
-			t.Error("an archive command failed")
+		if strings.Contains(c.Log(t), "failed with exit code 20") {
+			t.Error("an archive command met a conflict")
 		}
 	}
 	files := site.files(t)
 	if slices.Contains(files, fork) || !slices.Contains(files, fork+".partial") {
 		t.Errorf("%s isn't there as a partial segment only: %v", fork, files)
 	}
-	want := first.SQL(t, rows)
-	first.Stop(t, pgtest.Fast)
+	last.Stop(t, pgtest.Fast)
 	restored := site.restore(t, "restored")
 	restored.Start(t)
 	restored.WaitPromoted(t)
