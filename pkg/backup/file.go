@@ -101,6 +101,11 @@ func needsWhole(name string) bool {
 // returns how many bytes of it were missing.
 func (p *partWriter) copyRange(ctx context.Context, dst io.Writer, src *source, from, to int64) (missing int64, err error) {
 	pages := p.run.pages.of(src)
+	var cache *pageCache
+	if from == 0 && to == src.info.Size() {
+		cache = watchCache(src.file, to)
+		defer func() { cache.read(to, true) }()
+	}
 	for offset := from; offset < to; {
 		chunk := p.buffer[:min(to-offset, int64(len(p.buffer)))]
 		if err := p.run.limit.wait(ctx, len(chunk)); err != nil {
@@ -118,6 +123,7 @@ func (p *partWriter) copyRange(ctx context.Context, dst io.Writer, src *source, 
 		}
 		p.run.progress.bytes.Add(int64(n))
 		offset += int64(n)
+		cache.read(offset, false)
 		if n < len(chunk) {
 			return to - offset, nil
 		}
