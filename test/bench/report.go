@@ -167,7 +167,7 @@ func WriteAims(w io.Writer, m Metric, rows []Row) {
 		if aim.Of == TheBestPeer {
 			base = BestPeer(rows, m.Better)
 		}
-		if row == nil || len(row.Values) == 0 || aim.Of != "" && base == nil {
+		if row == nil || len(row.Values) == 0 || aim.Of != "" && (base == nil || len(base.Values) == 0) {
 			continue
 		}
 		values, of, decimals := row.Values, "", m.Decimals

@@ -89,6 +89,7 @@ func TestWriteTable(t *testing.T) {
 
 func TestWriteAims(t *testing.T) {
 	rows := []Row{
+		{Name: "never ran"},
 		{Name: "cp", Values: []float64{10, 20}},
 		{Name: "subject", Values: []float64{5, 10}},
 		{Name: "peer", Peer: true, Values: []float64{4, 5}},
@@ -98,6 +99,7 @@ func TestWriteAims(t *testing.T) {
 		{Row: "subject", Of: TheBestPeer, Limit: 1.5},
 		{Row: "subject", Limit: 7},
 		{Row: "subject", Of: "absent", Limit: 1},
+		{Row: "subject", Of: "never ran", Limit: 1},
 		{Row: "absent", Limit: 1},
 	}
 	for _, test := range []struct {
