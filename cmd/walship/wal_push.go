@@ -48,7 +48,7 @@ func (e *environment) pushWAL(c *cli.Context, path string) error {
 	debug.SetGCPercent(pushGarbage)
 	o := archive.PushOptions{
 		SystemID: s.systemID, Strict: c.Bool("strict"), Batch: memory.batch(settings),
-		Host: hostName(), Log: e.logger(),
+		Processors: min(pushConcurrency(settings), 2), Host: hostName(), Log: e.logger(),
 		// A directory is asked without a request.
 		AskFirst: isDirectory(settings.Repository) || memory.again(),
 	}

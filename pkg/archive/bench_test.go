@@ -141,7 +141,7 @@ func BenchmarkStages(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			w, err := compress.NewWindowWriter(io.Discard, level, compress.SmallWindow)
+			w, err := compress.NewSegmentWriter(io.Discard, level, 1)
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -10,7 +10,8 @@ import (
 // packers are the means to make objects in memory, used again and again: they
 // would take a good part of a push to allocate.
 type packers struct {
-	sealer *object.Sealer
+	sealer     *object.Sealer
+	processors int // that work at one object; 0: one
 
 	mu      sync.Mutex
 	idle    []*object.Packer
@@ -26,7 +27,7 @@ func (p *packers) get() (*object.Packer, error) {
 		idle.Reset()
 		return idle, nil
 	}
-	return p.sealer.NewPacker()
+	return p.sealer.NewPacker(p.processors)
 }
 
 func (p *packers) put(idle *object.Packer) {

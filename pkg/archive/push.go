@@ -38,6 +38,9 @@ type PushOptions struct {
 	// Batch, if it isn't nil, takes along the segments that wait behind a
 	// segment.
 	Batch *Batch
+	// Processors compress a segment that has nothing behind it, each a part of
+	// it; 0 stands for one.
+	Processors int
 	// AskFirst: the repository may well have the file already. It is asked
 	// before the file is compressed, which is in vain then; where it hasn't,
 	// that was a request more.
@@ -84,7 +87,7 @@ func pushFile(ctx context.Context, r *repo.Repository, path string, o PushOption
 	if along := o.Batch.along(own); len(along) > 0 {
 		return newBatch(o.Batch, own, along).run(ctx)
 	}
-	if err := own.prepare(ctx, &packers{sealer: r.Sealer}); err != nil {
+	if err := own.prepare(ctx, &packers{sealer: r.Sealer, processors: o.Processors}); err != nil {
 		return Pushed{}, err
 	}
 	return own.publish(ctx)

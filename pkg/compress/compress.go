@@ -68,34 +68,36 @@ type Writer struct {
 	enc *zstd.Encoder
 }
 
-// SmallWindow is a window, in bytes, that suits WAL as well as a larger one: what
-// repeats in it does so within a checkpoint's pages or within a few records, and
-// memory and caches are spared.
-const SmallWindow = 1 << 20
-
 // NewWriter returns a Writer to w. It allocates a few times the window, up to
 // about 40 MiB, so a caller with many streams uses one Writer again with Reset.
 func NewWriter(w io.Writer, level Level) (*Writer, error) {
-	return NewWindowWriter(w, level, MaxWindow)
+	enc, err := newEncoder(level, MaxWindow, 1)
+	if err != nil {
+		return nil, err
+	}
+	enc.Reset(w)
+	return &Writer{enc}, nil
 }
 
-// NewWindowWriter is NewWriter with a window of at most so many bytes, a power of
-// two of at least 1 KiB.
-func NewWindowWriter(w io.Writer, level Level, window int) (*Writer, error) {
+// newEncoder makes an encoder with a window of at most so many bytes.
+func newEncoder(level Level, window, processors int) (*zstd.Encoder, error) {
 	if level < 0 || int(level) >= len(levels) {
 		return nil, fmt.Errorf("unknown compression level %d", int(level))
 	}
-	enc, err := zstd.NewWriter(w,
-		zstd.WithEncoderLevel(levels[level].level),
+	enc, err := zstd.NewWriter(nil,
+		// Before the level, which would choose smaller blocks for Fastest: those
+		// of 128 KiB take less time and no more room.
 		zstd.WithWindowSize(min(levels[level].window, window)),
-		zstd.WithEncoderConcurrency(1),
+		zstd.WithEncoderLevel(levels[level].level),
+		zstd.WithEncoderConcurrency(processors),
+		zstd.WithConcurrentBlocks(processors > 1),
 		zstd.WithEncoderCRC(true),
 		zstd.WithZeroFrames(true),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("set up compression: %w", err)
 	}
-	return &Writer{enc}, nil
+	return enc, nil
 }
 
 // Write compresses p. What it makes of it may reach the underlying writer only

@@ -40,6 +40,17 @@ func TestToolReadsWriter(t *testing.T) {
 	}
 }
 
+func TestToolReadsSegmentWriter(t *testing.T) {
+	for _, level := range levels {
+		for _, processors := range []int{1, 2} {
+			data := pieces(16<<20, 4000)
+			if got := zstdTool(t, segmentFrame(t, level, processors, data), "-d"); !bytes.Equal(got, data) {
+				t.Errorf("%s, %d processors: zstd -d gives %d other bytes", level, processors, len(got))
+			}
+		}
+	}
+}
+
 func TestReaderReadsTool(t *testing.T) {
 	data := sample(20 << 20)
 	for _, test := range []struct {

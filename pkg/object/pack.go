@@ -18,19 +18,20 @@ import (
 type Packer struct {
 	sealer *Sealer
 	frame  pieces
-	zstd   *compress.Writer
+	zstd   *compress.SegmentWriter
 	hash   hash.Hash
 	size   int64
 }
 
-// NewPacker returns a Packer that waits for the first content.
-func (s *Sealer) NewPacker() (*Packer, error) {
+// NewPacker returns a Packer of WAL segments, and of what goes with them, that
+// waits for the first one. It compresses on so many processors at once.
+func (s *Sealer) NewPacker(processors int) (*Packer, error) {
 	p := &Packer{sealer: s}
 	var err error
 	if p.hash, err = NewHash(Fastest()); err != nil {
 		return nil, fmt.Errorf("set up packing: %w", err)
 	}
-	if p.zstd, err = compress.NewWindowWriter(&p.frame, s.Level, compress.SmallWindow); err != nil {
+	if p.zstd, err = compress.NewSegmentWriter(&p.frame, s.Level, processors); err != nil {
 		return nil, err
 	}
 	return p, nil

@@ -8,8 +8,8 @@ import (
 )
 
 func TestPacker(t *testing.T) {
-	for _, form := range forms(t) {
-		p, err := form.sealer.NewPacker()
+	for n, form := range forms(t) {
+		p, err := form.sealer.NewPacker(1 + n%2)
 		if err != nil {
 			t.Fatal(err)
 		}

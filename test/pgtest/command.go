@@ -146,7 +146,7 @@ func buildWalship() (string, error) {
 	}
 	defer os.Remove(built.Name())
 	defer built.Close()
-	build := exec.Command("go", "build", "-trimpath", "-o", built.Name(), "github.com/walship/walship/cmd/walship")
+	build := exec.Command("go", "build", "-trimpath", "-tags", "urfave_cli_no_docs", "-o", built.Name(), "github.com/walship/walship/cmd/walship")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if output, err := build.CombinedOutput(); err != nil {
 		return "", errors.New(err.Error() + "\n" + string(output))
