@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -29,7 +30,7 @@ func backupCommand(e *environment) *cli.Command {
 		Subcommands: []*cli.Command{
 			{
 				Name:  "push",
-				Usage: "take a base backup of a running primary, on its own host",
+				Usage: "take a base backup of a running server, on its own host or from elsewhere",
 				Flags: append([]cli.Flag{
 					&cli.StringFlag{Name: "label", Usage: "`TEXT` that the backup's label and record carry", Value: "walship base backup"},
 					&cli.StringFlag{Name: "checkpoint", Usage: "`MODE` of the checkpoint that begins the backup: fast, at once; or spread, which doesn't burden the server and takes minutes", Value: "fast"},
@@ -37,6 +38,9 @@ func backupCommand(e *environment) *cli.Command {
 					&cli.BoolFlag{Name: "no-verify-checksums", Usage: "don't hold the pages of relations against their checksums"},
 					&cli.BoolFlag{Name: "incremental", Usage: "store only what changed since an earlier backup; needs what reads the repository, see docs/incremental.md"},
 					&cli.StringFlag{Name: "parent", Usage: "with --incremental: the backup to store the changes since, by its `ID`; without, the newest that can be it"},
+					&cli.BoolFlag{Name: "remote", Usage: "let the server send its files, through the replication protocol; no access to the data directory is needed"},
+					&cli.BoolFlag{Name: "with-wal", Usage: "stream the WAL of the backup into the repository, for a server that doesn't archive"},
+					&cli.StringFlag{Name: "primary", Usage: "`CONNECTION` to the primary of a standby, where walship ends the segment that the backup needs last"},
 					durationFlag("wal-timeout", "give up when for so long no segment that the backup needs arrives in the archive", backup.DefaultWALTimeout),
 					progressFlag(),
 					jsonFlag(),
@@ -105,20 +109,15 @@ func (e *environment) pushBackup(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	server, err := postgres.Connect(c.Context, settings.Postgres.Connection)
-	if err != nil {
-		return withHint(err, "postgres.connection, or libpq's PGHOST, PGPORT, PGUSER and ~/.pgpass, say how to connect")
+	if settings.StateDirectory == "" && options.WithWAL {
+		return &usageError{"--with-wal: state_directory isn't set, and there is no place for what is received"}
 	}
 	options.Progress = func(p backup.Progress) { meter.show(p.ID, p.Bytes, p.Total) }
+	options.WorkDirectory = filepath.Join(settings.StateDirectory, "streams")
 	begun := time.Now()
-	deps := backup.Deps{Repository: repository, Server: server, Log: e.logger(), Version: version(), Host: host}
-	b, err := backup.Push(c.Context, deps, options)
+	deps := backup.Deps{Repository: repository, Log: e.logger(), Version: version(), Host: host}
+	b, err := e.takeBackup(c, settings.Postgres.Connection, deps, options)
 	meter.end()
-	// Closing the session aborts what wasn't stopped; behind a stopped
-	// backup there is nothing that it could spoil.
-	if closeErr := server.Close(); closeErr != nil && err == nil {
-		e.logger().Warn("close the connection to PostgreSQL", "error", closeErr)
-	}
 	if err != nil {
 		return err
 	}
@@ -135,6 +134,61 @@ func (e *environment) pushBackup(c *cli.Context) error {
 	return err
 }
 
+// takeBackup connects to the servers that the backup needs, and takes it.
+func (e *environment) takeBackup(c *cli.Context, connection string, deps backup.Deps, o backup.Options) (*repo.Backup, error) {
+	const hint = "postgres.connection, or libpq's PGHOST, PGPORT, PGUSER and ~/.pgpass, say how to connect"
+	deps.Replication = func(ctx context.Context) (*postgres.Replication, error) {
+		session, err := postgres.ConnectReplication(ctx, connection)
+		if err != nil {
+			return nil, withHint(err, hint+"; the role needs the attribute REPLICATION, and a line for the database replication in pg_hba.conf")
+		}
+		return session, nil
+	}
+	if text := c.String("primary"); text != "" {
+		// What can't work is found now, and not when all is copied.
+		primary, err := postgres.Connect(c.Context, text)
+		if err != nil {
+			return nil, fmt.Errorf("the primary: %w", err)
+		}
+		e.disconnect(primary)
+		deps.Primary = primaryServer{e, text}
+	}
+	if c.Bool("remote") {
+		return backup.PushRemote(c.Context, deps, o)
+	}
+	server, err := postgres.Connect(c.Context, connection)
+	if err != nil {
+		return nil, withHint(err, hint)
+	}
+	// Closing the session aborts what wasn't stopped; behind a stopped
+	// backup there is nothing that it could spoil.
+	defer e.disconnect(server)
+	deps.Server = server
+	return backup.Push(c.Context, deps, o)
+}
+
+// primaryServer connects when it is needed: no session would stay idle for as
+// long as a backup takes.
+type primaryServer struct {
+	e          *environment
+	connection string
+}
+
+func (p primaryServer) SwitchWAL(ctx context.Context, systemID uint64) (wal.LSN, error) {
+	server, err := postgres.Connect(ctx, p.connection)
+	if err != nil {
+		return 0, fmt.Errorf("the primary: %w", err)
+	}
+	defer p.e.disconnect(server)
+	return server.SwitchWAL(ctx, systemID)
+}
+
+func (e *environment) disconnect(server *postgres.Conn) {
+	if err := server.Close(); err != nil {
+		e.logger().Warn("close the connection to PostgreSQL", "error", err)
+	}
+}
+
 // degradedBackup says what is wrong with a backup that was taken.
 func degradedBackup(b *repo.Backup) error {
 	err := fmt.Errorf("%w: backup %s is stored, but it has %s", errDegraded, b.ID, b.Degraded[0])
@@ -148,10 +202,13 @@ func degradedBackup(b *repo.Backup) error {
 func pushOptions(c *cli.Context) (backup.Options, error) {
 	o := backup.Options{
 		Label: c.String("label"), WALTimeout: duration(c, "wal-timeout"), IgnorePageChecksums: c.Bool("no-verify-checksums"),
-		Incremental: c.Bool("incremental"), Parent: c.String("parent"),
+		Incremental: c.Bool("incremental"), Parent: c.String("parent"), WithWAL: c.Bool("with-wal"),
 	}
 	if o.Parent != "" && !o.Incremental {
 		return o, &usageError{"--parent: it is for incremental backups, with --incremental"}
+	}
+	if o.Incremental && c.Bool("remote") {
+		return o, &usageError{"--incremental: walship reads the changes from the data directory, so it can't be --remote"}
 	}
 	switch c.String("checkpoint") {
 	case "fast":
@@ -271,7 +328,7 @@ func writeBackup(w io.Writer, b *repo.Backup) {
 	}
 	line("label", "%s", b.Label)
 	line("cluster", "%d", b.SystemID)
-	line("server", "PostgreSQL %s on %s, %s", postgres.VersionString(b.ServerVersion), b.Host, b.DataDirectory)
+	line("server", "PostgreSQL %s%s", postgres.VersionString(b.ServerVersion), wayText(b))
 	line("start", "%s, %s", b.StartLSN, timeText(b.StartTime))
 	line("stop", "%s, %s", b.StopLSN, timeText(b.StopTime))
 	line("timeline", "%d", uint32(b.Timeline))
@@ -298,11 +355,25 @@ func writeBackup(w io.Writer, b *repo.Backup) {
 	_ = table.Flush() // w remembers an error
 }
 
+// wayText says where and how a backup was taken.
+func wayText(b *repo.Backup) string {
+	text := fmt.Sprintf(" on %s, %s", b.Host, b.DataDirectory)
+	if b.Remote {
+		text = " through the replication protocol, to " + b.Host
+	}
+	if b.Standby {
+		text = ", a standby," + text
+	}
+	return text
+}
+
 // pageText says what is known of the cluster's pages.
 func pageText(b *repo.Backup) string {
 	switch {
 	case !b.DataChecksums:
 		return "off"
+	case b.Remote:
+		return "on"
 	case b.PagesChecked == 0:
 		return "on, not verified"
 	}

@@ -29,10 +29,15 @@ type Server interface {
 // Deps are what Push works with.
 type Deps struct {
 	Repository *repo.Repository
-	Server     Server
-	Log        *slog.Logger
-	Version    string // of walship
-	Host       string // name of this machine
+	Server     Server // for Push
+	// Replication opens a session of the replication protocol, for PushRemote
+	// and for Options.WithWAL.
+	Replication func(context.Context) (*postgres.Replication, error)
+	// Primary, if it isn't nil, is the server that a standby follows.
+	Primary Primary
+	Log     *slog.Logger
+	Version string // of walship
+	Host    string // name of this machine
 }
 
 // Options say how a backup is taken.
@@ -61,6 +66,11 @@ type Options struct {
 	// compression; 0 means DefaultPartSize. A file is never split, so a
 	// part may be larger by one file.
 	PartSize int64
+	// WithWAL streams the backup's WAL into the repository, for a server that
+	// doesn't archive. What is received lies in WorkDirectory until it is
+	// stored: one segment.
+	WithWAL       bool
+	WorkDirectory string
 	// WALTimeout is how long to wait for the archiver without a single
 	// needed segment arriving; 0 means DefaultWALTimeout.
 	WALTimeout time.Duration
@@ -107,6 +117,9 @@ func (r *run) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := r.reserveWAL(ctx); err != nil {
+		return err
+	}
 	r.log.Info("starting the backup: waiting for a checkpoint", "label", r.options.Label, "fast", r.options.Fast)
 	started, err := r.server.StartBackup(ctx, r.options.Label, r.options.Fast)
 	if err != nil {
@@ -122,10 +135,11 @@ func (r *run) start(ctx context.Context) error {
 		return fmt.Errorf("data directory %s isn't the one of the server that walship is connected to: its last checkpoint %s is older than the start of the backup, %s",
 			r.record.DataDirectory, control.Redo, started.LSN)
 	}
-	// A standby follows its primary's checkpoints.
-	if control.State != pgdata.StateInProduction {
-		return fmt.Errorf("data directory %s isn't the one of the server that walship is connected to, which takes writes: it is %s",
-			r.record.DataDirectory, control.State)
+	// A standby follows its primary's checkpoints, so the state tells the two
+	// apart.
+	if want := runningState(r.record.Standby); control.State != want {
+		return fmt.Errorf("data directory %s isn't the one of the server that walship is connected to, which is %s: it is %s",
+			r.record.DataDirectory, want, control.State)
 	}
 	if err := r.openTablespaces(ctx, before); err != nil {
 		return err
@@ -139,6 +153,16 @@ func (r *run) start(ctx context.Context) error {
 	if err := r.chooseParent(ctx); err != nil {
 		return err
 	}
+	if err := r.open(ctx); err != nil {
+		return err
+	}
+	r.manifest, err = r.beginManifest(ctx)
+	return err
+}
+
+// open opens the backup's folder in the repository.
+func (r *run) open(ctx context.Context) error {
+	b := &r.record
 	opened, err := r.repository.CreateBackup(ctx, repo.Start{
 		SystemID: b.SystemID, Host: b.Host, DataDirectory: b.DataDirectory, Label: b.Label, Walship: b.Walship,
 		ServerVersion: b.ServerVersion, Timeline: b.Timeline, StartLSN: b.StartLSN, StartTime: b.StartTime,
@@ -152,16 +176,13 @@ func (r *run) start(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	if r.manifest, err = r.beginManifest(ctx); err != nil {
-		return err
-	}
 	r.log.Info("backup started", "id", b.ID, "start", b.StartLSN, "timeline", uint32(b.Timeline))
 	return nil
 }
 
 // finish copies the cluster, ends the backup on the server, and commits it.
 func (r *run) finish(ctx context.Context) error {
-	held, release := holdSession(ctx, r.server, pingInterval)
+	held, release := holdSession(r.streamWAL(ctx), r.server, pingInterval)
 	defer release()
 	control, stopped, err := r.copyCluster(held)
 	if err != nil {
@@ -171,11 +192,30 @@ func (r *run) finish(ctx context.Context) error {
 	if err := r.describe(stopped); err != nil {
 		return err
 	}
+	if err := r.describeTablespaces(stopped.TablespaceMap); err != nil {
+		return err
+	}
+	if err := r.settleLocalEnd(control); err != nil {
+		return err
+	}
 	if err := r.putLastPart(ctx, stopped, control); err != nil {
 		return err
 	}
 	if err := r.putManifest(); err != nil {
 		return err
+	}
+	return r.commit(ctx)
+}
+
+// commit makes the backup exist, when all its WAL is in the repository.
+func (r *run) commit(ctx context.Context) error {
+	if err := r.switchWAL(ctx); err != nil {
+		return err
+	}
+	if r.stream != nil {
+		if err := r.stream.finish(ctx, r.record.StopLSN); err != nil {
+			return err
+		}
 	}
 	if err := r.proveWAL(ctx); err != nil {
 		return err
@@ -226,7 +266,7 @@ func (r *run) describe(stopped postgres.BackupStop) error {
 		b.PagesChecked = r.pages.checked.Load()
 		b.PagesBad, b.Degraded = r.pages.finish(b.StopLSN)
 	}
-	return r.describeTablespaces(stopped.TablespaceMap)
+	return nil
 }
 
 // causeOf prefers the reason for which ctx ended to what came of that.

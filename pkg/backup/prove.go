@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -41,7 +42,7 @@ func (r *run) proveWAL(ctx context.Context) error {
 	for {
 		missing, err := r.missingWAL(ctx)
 		var unsure []wal.FileName
-		if err == nil && len(missing) == 0 {
+		if err == nil && len(missing) == 0 && r.asksArchiver() {
 			unsure, err = r.notHandedOver()
 		}
 		left := len(missing) + len(unsure)
@@ -67,6 +68,14 @@ func (r *run) proveWAL(ctx context.Context) error {
 	}
 }
 
+// asksArchiver tells whether the server's own notes say what it archived. They
+// lie in its data directory; a standby has them if it archives, too; and what
+// was streamed is known to be the server's.
+func (r *run) asksArchiver() bool {
+	b := &r.record
+	return !b.Remote && r.stream == nil && (!b.Standby || r.facts.ArchiveMode == "always")
+}
+
 // missingWAL lists what isn't archived, in the order in which PostgreSQL hands
 // it over.
 func (r *run) missingWAL(ctx context.Context) ([]wal.FileName, error) {
@@ -81,7 +90,7 @@ func (r *run) missingWAL(ctx context.Context) ([]wal.FileName, error) {
 			return nil, err
 		}
 	}
-	// A primary stays on one timeline from start to stop.
+	// A backup stays on one timeline from start to stop.
 	segments, err := archive.Missing(ctx, r.repository, b.SystemID, wal.History{Timeline: b.Timeline}, b.StartLSN, b.StopLSN, b.SegmentSize)
 	return append(missing, segments...), err
 }
@@ -159,7 +168,7 @@ func (r *run) logWait(missing []wal.FileName, err error) {
 		r.log.Warn("can't see which WAL is archived, trying again", "id", r.record.ID, "error", err)
 		return
 	}
-	r.log.Info("waiting for WAL to be archived", "id", r.record.ID, "next", missing[0].String(), "missing", len(missing))
+	r.log.Info("waiting for WAL to be archived", "id", r.record.ID, "next", missing[0].String(), "missing", len(missing), "hint", strings.TrimPrefix(r.waitHint(), "; "))
 }
 
 func (r *run) missingError(missing, unsure []wal.FileName, err error) error {
@@ -171,6 +180,6 @@ func (r *run) missingError(missing, unsure []wal.FileName, err error) error {
 			"another server may archive under this cluster's name; look for failures of archive_command in the server's log and in pg_stat_archiver",
 			unsure[0], r.options.WALTimeout)
 	}
-	return fmt.Errorf("%s, which the backup needs, isn't archived (%d files are missing), and nothing arrived for %s: look for failures of archive_command in the server's log and in pg_stat_archiver",
-		missing[0], len(missing), r.options.WALTimeout)
+	return fmt.Errorf("%s, which the backup needs, isn't archived (%d files are missing), and nothing arrived for %s: look for failures of archive_command in the server's log and in pg_stat_archiver%s",
+		missing[0], len(missing), r.options.WALTimeout, r.waitHint())
 }

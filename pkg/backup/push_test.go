@@ -64,7 +64,7 @@ func TestRecord(t *testing.T) {
 func TestRefusedServers(t *testing.T) {
 	for want, change := range map[string]func(*site){
 		"no recipient is configured":    func(s *site) { s.repository.Sealer = nil },
-		"standby":                       func(s *site) { s.server.facts.InRecovery = true },
+		"it is in production":           func(s *site) { s.server.facts.InRecovery = true },
 		"wal_level is minimal":          func(s *site) { s.server.facts.WALLevel = "minimal" },
 		"archive_mode is off":           func(s *site) { s.server.facts.ArchiveMode = "off" },
 		"archive_command is empty":      func(s *site) { s.server.facts.ArchiveCommand = "" },

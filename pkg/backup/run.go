@@ -20,6 +20,7 @@ import (
 // run is one backup on its way.
 type run struct {
 	repository *repo.Repository
+	deps       Deps
 	server     Server
 	log        *slog.Logger
 	options    Options
@@ -38,6 +39,7 @@ type run struct {
 	base     *base              // nil: a full backup
 	dataSize atomic.Int64       // bytes of the files that a restore makes of this
 
+	stream   *walStream // nil unless WAL is streamed
 	manifest *manifest
 	progress progress
 	record   repo.Backup
@@ -51,20 +53,14 @@ type progress struct {
 
 // prepare refuses what can't become a backup, before anything is begun.
 func prepare(d Deps, o Options, facts postgres.Facts) (*run, error) {
-	if o.PartSize <= 0 {
-		o.PartSize = DefaultPartSize
-	}
-	if o.WALTimeout <= 0 {
-		o.WALTimeout = DefaultWALTimeout
-	}
-	o.Concurrency = max(o.Concurrency, 1)
+	o = o.withDefaults()
 	if o.DataDirectory == "" {
 		o.DataDirectory = facts.DataDirectory
 	}
 	if d.Repository.Sealer == nil {
 		return nil, repo.ErrNoRecipients
 	}
-	if err := checkFacts(facts); err != nil {
+	if err := checkFacts(facts, o); err != nil {
 		return nil, err
 	}
 	dir, err := filepath.Abs(o.DataDirectory)
@@ -75,7 +71,7 @@ func prepare(d Deps, o Options, facts postgres.Facts) (*run, error) {
 	if err != nil {
 		return nil, dataDirectoryError(dir, err)
 	}
-	r := &run{repository: d.Repository, server: d.Server, log: d.Log, options: o, facts: facts, limit: newLimiter(o.MaxRate), data: tree{root: root}}
+	r := &run{repository: d.Repository, deps: d, server: d.Server, log: d.Log, options: o, facts: facts, limit: newLimiter(o.MaxRate), data: tree{root: root}}
 	if err := r.identify(d, dir); err != nil {
 		root.Close()
 		return nil, err
@@ -83,15 +79,27 @@ func prepare(d Deps, o Options, facts postgres.Facts) (*run, error) {
 	return r, nil
 }
 
-// checkFacts refuses a server whose backups couldn't be restored.
-func checkFacts(f postgres.Facts) error {
+func (o Options) withDefaults() Options {
+	if o.PartSize <= 0 {
+		o.PartSize = DefaultPartSize
+	}
+	if o.WALTimeout <= 0 {
+		o.WALTimeout = DefaultWALTimeout
+	}
+	o.Concurrency = max(o.Concurrency, 1)
+	return o
+}
+
+// checkFacts refuses a server whose backups couldn't be restored. A standby's
+// WAL is archived by its primary.
+func checkFacts(f postgres.Facts, o Options) error {
 	switch {
-	case f.InRecovery:
-		return errors.New("the server is a standby: backups are taken from the primary, connect to that")
 	case f.WALLevel == "minimal":
 		return errors.New("wal_level is minimal, which no backup can be restored from: set it to replica and restart the server")
+	case o.WithWAL || f.InRecovery:
+		return nil
 	case f.ArchiveMode == "off":
-		return errors.New("archive_mode is off, and a backup is worth nothing without its WAL: set archive_mode = on and archive_command = 'walship wal push %p', and restart the server")
+		return errors.New("archive_mode is off, and a backup is worth nothing without its WAL: set archive_mode = on and archive_command = 'walship wal push %p', and restart the server; or have this backup's WAL streamed along, with --with-wal")
 	case !f.Archiving():
 		return errors.New("archive_command is empty, and a backup is worth nothing without its WAL: set archive_command = 'walship wal push %p', and reload the server")
 	}
@@ -135,21 +143,29 @@ func (r *run) identify(d Deps, dir string) error {
 		Format: repo.Format, SystemID: control.SystemID, Label: r.options.Label,
 		Walship: d.Version, Host: d.Host, DataDirectory: dir, ServerVersion: r.facts.Version,
 		SegmentSize: r.facts.SegmentSize, DataChecksums: control.DataChecksumVersion != 0,
-		Required: repo.RequiredSettings{
-			MaxConnections: control.MaxConnections, MaxWorkerProcesses: control.MaxWorkerProcesses, MaxWALSenders: control.MaxWALSenders,
-			MaxPreparedTransactions: control.MaxPreparedXacts, MaxLocksPerTransaction: control.MaxLocksPerXact,
-		},
+		Required:          requiredSettings(control),
 		ManifestChecksums: string(r.options.Checksums),
+		Standby:           r.facts.InRecovery,
 	}
 	return nil
 }
 
+func requiredSettings(control pgdata.ControlFile) repo.RequiredSettings {
+	return repo.RequiredSettings{
+		MaxConnections: control.MaxConnections, MaxWorkerProcesses: control.MaxWorkerProcesses, MaxWALSenders: control.MaxWALSenders,
+		MaxPreparedTransactions: control.MaxPreparedXacts, MaxLocksPerTransaction: control.MaxLocksPerXact,
+	}
+}
+
 func (r *run) close() {
 	r.manifest.close()
+	r.stream.close()
 	for _, t := range r.tablespaces {
 		t.root.Close()
 	}
-	r.data.root.Close()
+	if r.data.root != nil {
+		r.data.root.Close()
+	}
 }
 
 // controlFile is global/pg_control, read as the last file of the cluster.

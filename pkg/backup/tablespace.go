@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -165,6 +166,10 @@ func (r *run) describeTablespaces(tablespaceMap []byte) error {
 			r.record.Tablespaces = append(r.record.Tablespaces, repo.Tablespace{OID: m.OID, Location: m.Location})
 		}
 	}
-	slices.SortFunc(r.record.Tablespaces, func(a, b repo.Tablespace) int { return int(int64(a.OID) - int64(b.OID)) })
+	sortTablespaces(r.record.Tablespaces)
 	return nil
+}
+
+func sortTablespaces(all []repo.Tablespace) {
+	slices.SortFunc(all, func(a, b repo.Tablespace) int { return cmp.Compare(a.OID, b.OID) })
 }

@@ -20,8 +20,10 @@ type BackupStop struct {
 	LSN           wal.LSN
 	Label         []byte // backup_label, byte for byte
 	TablespaceMap []byte // tablespace_map; empty without tablespaces
-	// Time is the server's clock at or after the end of the backup, UTC, and
-	// Snapshot pg_current_snapshot() of that time; "" on a standby.
+	// Time is the server's clock at or after the end of the backup, UTC, on a
+	// standby at least the time of the last transaction that it replayed, by
+	// its primary's clock. Snapshot is pg_current_snapshot() of that time; ""
+	// on a standby.
 	Time     time.Time
 	Snapshot string
 }
@@ -55,7 +57,8 @@ func (c *Conn) StartBackup(ctx context.Context, label string, fast bool) (Backup
 }
 
 // StopBackup ends the backup that StartBackup began. It doesn't wait for the
-// archiver. The server switches to a new segment by itself.
+// archiver. The server switches to a new segment by itself, unless it is a
+// standby.
 func (c *Conn) StopBackup(ctx context.Context) (BackupStop, error) {
 	call, grant := c.stopFunction()
 	rows, err := c.query(ctx, `SELECT lsn, labelfile, spcmapfile FROM `+call)
@@ -73,6 +76,29 @@ func (c *Conn) StopBackup(ctx context.Context) (BackupStop, error) {
 		return BackupStop{}, fmt.Errorf("stop backup: %w", err)
 	}
 	return stop, nil
+}
+
+// SwitchWAL ends the current segment of a primary, unless nothing was written
+// to it, and returns where the next WAL goes. It returns an error if the server
+// is of another cluster or a standby.
+func (c *Conn) SwitchWAL(ctx context.Context, cluster uint64) (wal.LSN, error) {
+	rows, err := c.query(ctx, `SELECT system_identifier, pg_catalog.pg_is_in_recovery() FROM pg_catalog.pg_control_system()`)
+	if err != nil {
+		return 0, c.denied("read the system identifier of the primary", err, "EXECUTE ON FUNCTION pg_control_system()")
+	}
+	id, err := systemID(rows[0][0])
+	switch {
+	case err != nil:
+		return 0, err
+	case id != cluster:
+		return 0, fmt.Errorf("switch WAL on the primary: that server is of cluster %d, not of %d", id, cluster)
+	case string(rows[0][1]) == "t":
+		return 0, errors.New("switch WAL on the primary: that server is a standby itself")
+	}
+	if rows, err = c.query(ctx, `SELECT pg_catalog.pg_switch_wal()`); err != nil {
+		return 0, c.denied("switch WAL on the primary", err, "EXECUTE ON FUNCTION pg_switch_wal()")
+	}
+	return wal.ParseLSN(string(rows[0][0]))
 }
 
 func (c *Conn) stopFunction() (call, grant string) {

@@ -27,6 +27,8 @@ type BaseBackupOptions struct {
 	IgnorePageChecksums bool
 	// Checksums is the algorithm of the manifest's checksums.
 	Checksums pgdata.ChecksumAlgorithm
+	// Sizes has the server say beforehand how much is to come.
+	Sizes bool
 	// Incremental takes only what changed since the backup whose manifest
 	// UploadManifest sent in this session (PostgreSQL 17 and later, with
 	// summarize_wal on).
@@ -55,6 +57,9 @@ func (o BaseBackupOptions) command(version int) string {
 		if o.MaxRate > 0 {
 			options = append(options, "MAX_RATE "+kilobytes)
 		}
+		if o.Sizes {
+			options = append(options, "PROGRESS")
+		}
 		if o.IgnorePageChecksums {
 			options = append(options, "NOVERIFY_CHECKSUMS")
 		}
@@ -67,6 +72,9 @@ func (o BaseBackupOptions) command(version int) string {
 	}
 	if o.MaxRate > 0 {
 		options = append(options, "MAX_RATE "+kilobytes)
+	}
+	if o.Sizes {
+		options = append(options, "PROGRESS")
 	}
 	if o.IgnorePageChecksums {
 		options = append(options, "VERIFY_CHECKSUMS false")
@@ -130,6 +138,8 @@ type BaseBackup struct {
 	// Tablespaces are those whose archives come, in the order of the archives
 	// without the data directory's, which is the last.
 	Tablespaces []BackupTablespace
+	// Size is roughly how many bytes of tar come; 0 where that isn't known.
+	Size int64
 
 	session *Replication
 	ctx     context.Context // of the one command that this is
@@ -183,6 +193,13 @@ func (b *BaseBackup) readTablespaces() error {
 	for i, row := range rows {
 		if len(row) < 2 {
 			return errors.New("the server's list of tablespaces has too few columns")
+		}
+		if len(row) > 2 && row[2] != nil {
+			kilobytes, err := number[uint64](row[2])
+			if err != nil {
+				return err
+			}
+			b.Size += int64(kilobytes) << 10
 		}
 		if row[0] == nil { // the data directory
 			if i != len(rows)-1 {

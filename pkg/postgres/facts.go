@@ -123,9 +123,10 @@ func (c *Conn) Now(ctx context.Context) (time.Time, error) {
 	return now, err
 }
 
-// moment returns the server's clock and pg_current_snapshot().
+// moment returns the server's clock and pg_current_snapshot(). The time of a
+// transaction that a standby replayed is by another clock, which may be ahead.
 func (c *Conn) moment(ctx context.Context) (time.Time, string, error) {
-	rows, err := c.query(ctx, `SELECT pg_catalog.to_char(pg_catalog.clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+	rows, err := c.query(ctx, `SELECT pg_catalog.to_char(greatest(pg_catalog.clock_timestamp(), pg_catalog.pg_last_xact_replay_timestamp()) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
 		CASE WHEN pg_catalog.pg_is_in_recovery() THEN '' ELSE pg_catalog.pg_current_snapshot()::pg_catalog.text END`)
 	if err != nil {
 		return time.Time{}, "", fmt.Errorf("read the server's clock: %w", err)

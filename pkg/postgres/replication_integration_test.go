@@ -89,6 +89,9 @@ func receive(t *testing.T, session *postgres.Replication, o postgres.BaseBackupO
 	if err != nil {
 		t.Fatal(err)
 	}
+	if known := b.Size > 1<<20; known != o.Sizes {
+		t.Errorf("the size is said to be %d", b.Size)
+	}
 	s := streams{files: map[string]int64{}, start: b.Start}
 	for {
 		stream, err := b.Next()
@@ -133,7 +136,7 @@ func receive(t *testing.T, session *postgres.Replication, o postgres.BaseBackupO
 
 // testBaseBackup checks that what comes is what the manifest says.
 func testBaseBackup(t *testing.T, session *postgres.Replication) []byte {
-	s := receive(t, session, postgres.BaseBackupOptions{Label: "it's one", Fast: true, Checksums: pgdata.ChecksumSHA256, MaxRate: postgres.MaxServerRate})
+	s := receive(t, session, postgres.BaseBackupOptions{Label: "it's one", Fast: true, Checksums: pgdata.ChecksumSHA256, MaxRate: postgres.MaxServerRate, Sizes: true})
 	if s.links != 1 || len(s.end.Damage) > 0 || s.end.Stop <= s.start || s.end.Timeline != 1 {
 		t.Errorf("%d links, from %s to %+v", s.links, s.start, s.end)
 	}

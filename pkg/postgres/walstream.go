@@ -37,6 +37,10 @@ func (r *Replication) StreamWAL(ctx context.Context, slot string, from wal.LSN, 
 	if slot != "" {
 		slot = "SLOT " + slot + " "
 	}
+	// A standby of 14 doesn't stream before it was asked.
+	if _, err := r.IdentifySystem(ctx); err != nil {
+		return err
+	}
 	s := &walStream{session: r, ctx: ctx, safe: from}
 	defer r.guard(ctx)()
 	if err := s.run(fmt.Sprintf("START_REPLICATION %sPHYSICAL %s TIMELINE %d", slot, from, uint32(timeline)), take); err != nil {

@@ -27,12 +27,17 @@ type Backup struct {
 
 	Walship       string `json:"walship_version"`
 	Host          string `json:"host"`           // where the backup was taken
-	DataDirectory string `json:"data_directory"` // on that host
+	DataDirectory string `json:"data_directory"` // on that host; "" where Remote
 	ServerVersion int    `json:"server_version"` // as server_version_num says: 150018
 
 	// Parent is the backup that this one is based on, which has what this one
 	// leaves out; nil for a full backup.
 	Parent *Parent `json:"parent,omitempty"`
+
+	// Remote: it came through the replication protocol. Standby: it is of a
+	// server in recovery, which had replayed up to StopLSN.
+	Remote  bool `json:"remote,omitempty"`
+	Standby bool `json:"standby,omitempty"`
 
 	Timeline    wal.TimelineID `json:"timeline"`
 	StartLSN    wal.LSN        `json:"start_lsn"`      // the redo point of the backup's checkpoint: WAL is needed from here on

@@ -95,8 +95,13 @@ func (s *site) commandOn(t *testing.T, c *pgtest.Cluster, args ...string) *exec.
 // backup takes a backup of a cluster and returns its id.
 func (s *site) backup(t *testing.T, c *pgtest.Cluster) string {
 	t.Helper()
+	return backupID(t, pgtest.MustRun(t, s.commandOn(t, c, "backup", "push", "--json")))
+}
+
+// backupID reads the id that a push printed as JSON.
+func backupID(t *testing.T, text string) string {
+	t.Helper()
 	var record struct{ ID string }
-	text := pgtest.MustRun(t, s.commandOn(t, c, "backup", "push", "--json"))
 	if err := json.Unmarshal([]byte(text), &record); err != nil || record.ID == "" {
 		t.Fatalf("backup push: %v\n%s", err, text)
 	}
