@@ -62,6 +62,9 @@ func restoreFlags() []cli.Flag {
 		&cli.StringFlag{Name: "to-lsn", Usage: "recover up to `LSN`", Category: target},
 		&cli.StringFlag{Name: "to-xid", Usage: "recover up to the end of the transaction with this `XID`", Category: target},
 		&cli.StringFlag{Name: "to-name", Usage: "recover up to the restore point `NAME`", Category: target},
+		&cli.StringFlag{Name: "before-drop", Usage: "recover up to right before `TABLE` was dropped, the last time", Category: target},
+		&cli.StringFlag{Name: "before-truncate", Usage: "recover up to right before `TABLE` was truncated, the last time", Category: target},
+		&cli.StringFlag{Name: "before-xid", Usage: "recover up to right before the end of the transaction with this `XID`", Category: target},
 		&cli.BoolFlag{Name: "to-latest", Usage: "recover all archived WAL", Category: target},
 		&cli.BoolFlag{Name: "immediate", Usage: "recover up to the end of the backup", Category: target},
 		&cli.BoolFlag{Name: "exclusive", Usage: "stop before the target, not behind it (time, LSN and XID)"},
@@ -102,11 +105,12 @@ func (e *environment) planRestore(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	repository, err := e.repository(c.Context, len(settings.Encryption.IdentityFiles) > 0)
+	reads := len(settings.Encryption.IdentityFiles) > 0 || c.IsSet("before-drop") || c.IsSet("before-truncate")
+	repository, err := e.repository(c.Context, reads)
 	if err != nil {
 		return err
 	}
-	plan, err := restore.MakePlan(c.Context, restore.Of(repository), request)
+	plan, err := e.makePlan(c, repository, request)
 	if err != nil {
 		return err
 	}
@@ -143,7 +147,7 @@ func (e *environment) runRestore(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	plan, err := restore.MakePlan(c.Context, restore.Of(repository), request)
+	plan, err := e.makePlan(c, repository, request)
 	if err != nil {
 		return err
 	}
@@ -251,6 +255,13 @@ func restoreTarget(c *cli.Context) (restore.Target, error) {
 		{"to-time", restore.TargetTime, func(s string) (err error) { target.Time, err = restore.ParseTime(s, time.Local); return err }},
 		{"to-lsn", restore.TargetLSN, func(s string) (err error) { target.LSN, err = wal.ParseLSN(s); return err }},
 		{"to-xid", restore.TargetXID, func(s string) (err error) { target.XID, err = restore.ParseXID(s); return err }},
+		{"before-xid", restore.TargetXID, func(s string) (err error) {
+			target.XID, err = restore.ParseXID(s)
+			target.Exclusive = true
+			return err
+		}},
+		{"before-drop", restore.TargetLatest, settledLater},
+		{"before-truncate", restore.TargetLatest, settledLater},
 		{"to-name", restore.TargetName, func(s string) error { target.Name = s; return nil }},
 		{"to-latest", restore.TargetLatest, nil},
 		{"immediate", restore.TargetImmediate, nil},
@@ -271,6 +282,9 @@ func restoreTarget(c *cli.Context) (restore.Target, error) {
 	}
 	return target, target.Validate()
 }
+
+// settledLater reads the flag of a target that is looked for in the WAL.
+func settledLater(string) error { return nil }
 
 // mappingValue is the value of --tablespace-map, which may come several times.
 type mappingValue struct{ places map[string]string }

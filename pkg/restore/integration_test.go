@@ -435,3 +435,36 @@ func TestTargets(t *testing.T) {
 		}
 	}
 }
+
+// TestBeforeLoss restores to right before a table was dropped, and truncated:
+// the last time each, without what came behind.
+func TestBeforeLoss(t *testing.T) {
+	o := newOrigin(t)
+	o.Exec(t, "CREATE TABLE t (id serial, name text)", "INSERT INTO t (name) VALUES ('one')", "CREATE TABLE other (id int)")
+	o.backup(t, o.Cluster)
+	o.Exec(t, "INSERT INTO t (name) VALUES ('two')", "TRUNCATE t", "INSERT INTO t (name) VALUES ('three')",
+		"TRUNCATE t", "INSERT INTO t (name) VALUES ('four')", "DROP TABLE other", "DROP TABLE t", "CREATE TABLE t (id serial, name text)")
+	o.Archive(t)
+	for _, c := range []struct{ flag, value, want string }{
+		{"--before-drop", "public.t", "four"},
+		{"--before-truncate", "T", "three"},
+	} {
+		directory, out := o.restore(t, strings.Trim(c.flag, "-"), c.flag, c.value, "--target-action", "promote")
+		if !out.Plan.Certified || out.Plan.Stop == nil || !out.Plan.Stop.Before || out.Plan.FirstOut == nil || out.Plan.FirstOut.XID != out.Plan.Stop.XID {
+			t.Errorf("%s: promise %+v", c.flag, out.Plan.Promise)
+		}
+		r := pgtest.Open(t, testMajor, directory)
+		r.Start(t)
+		r.WaitPromoted(t)
+		if got := r.SQL(t, rows); got != c.want {
+			t.Errorf("%s: rows %q, want %q", c.flag, got, c.want)
+		}
+		r.Stop(t, pgtest.Fast)
+	}
+	for args, code := range map[string]int{"--before-drop=nothing": 1, "--before-truncate=a.b.c": 2, "--before-drop=t --to-latest": 2} {
+		result := pgtest.Run(t, o.command(t, append([]string{"restore", "plan"}, strings.Fields(args)...)...))
+		if result.Code != code {
+			t.Errorf("%s: exit code %d, want %d\n%s", args, result.Code, code, result.Stderr)
+		}
+	}
+}
