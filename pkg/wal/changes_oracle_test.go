@@ -46,8 +46,8 @@ func TestChangesAgainstSummaries(t *testing.T) {
 				return c.SQL(t, "SELECT coalesce(max(end_lsn), '0/0') >= $1 FROM pg_available_wal_summaries()", end.String()) == "t"
 			})
 			want := summaries(t, c, start, end)
-			got := s.changes(t, start, end)
-			checkChanges(t, want, got)
+			checkChanges(t, want, s.changes(t, start, end))
+			checkChanges(t, summaries(t, c, start, end), s.summarized(t, start, end))
 		})
 	}
 }
@@ -129,6 +129,48 @@ func (s *site) changes(t *testing.T, from, to wal.LSN) *wal.Changes {
 			t.Fatal(err)
 		}
 	}
+}
+
+// summarized reads the server's summary files themselves.
+func (s *site) summarized(t *testing.T, from, to wal.LSN) *wal.Changes {
+	t.Helper()
+	dir := filepath.Join(s.DataDir, "pg_wal", "summaries")
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, at := wal.NewChanges(), from
+	for _, entry := range entries { // in the order of names, and so of LSNs
+		summary, ok := wal.ParseServerSummary(entry.Name())
+		if !ok || summary.Start < from || summary.End > to {
+			continue
+		}
+		if summary.Start != at || summary.Timeline != 1 {
+			t.Errorf("%s doesn't follow %s", entry.Name(), at)
+		}
+		at = summary.End
+		data, err := os.ReadFile(filepath.Join(dir, entry.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.AddServerSummary(bytes.NewReader(data)); err != nil {
+			t.Errorf("%s: %v", entry.Name(), err)
+		}
+		for _, at := range []int{3, 20, len(data) / 2, len(data) - 1} {
+			bad := bytes.Clone(data)
+			bad[at] ^= 4
+			if err := wal.NewChanges().AddServerSummary(bytes.NewReader(bad)); err == nil {
+				t.Errorf("%s is read although byte %d is another", entry.Name(), at)
+			}
+			if err := wal.NewChanges().AddServerSummary(bytes.NewReader(data[:at])); err == nil {
+				t.Errorf("%s is read although it is cut at %d", entry.Name(), at)
+			}
+		}
+	}
+	if at != to {
+		t.Errorf("the summaries end at %s, want %s", at, to)
+	}
+	return c
 }
 
 // checkChanges: the same blocks, and where the server has a limit, all from it
