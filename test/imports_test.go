@@ -59,7 +59,7 @@ var rules = map[string]rule{
 	"pkg/postgres": {"wal storage pgdata", pgx},
 
 	"pkg/search":  {"wal storage compress object repo archive", xsync},
-	"pkg/backup":  {"wal storage repo object archive postgres pgdata", xsync + " " + sys},
+	"pkg/backup":  {"wal storage repo object archive durable postgres pgdata", xsync + " " + sys},
 	"pkg/restore": {"wal storage crypto repo object archive durable postgres pgdata", xsync + " " + sys},
 
 	"pkg/status": {"wal storage repo archive restore", xsync},

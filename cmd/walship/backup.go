@@ -36,7 +36,7 @@ func backupCommand(e *environment) *cli.Command {
 					&cli.StringFlag{Name: "checkpoint", Usage: "`MODE` of the checkpoint that begins the backup: fast, at once; or spread, which doesn't burden the server and takes minutes", Value: "fast"},
 					&cli.StringFlag{Name: "manifest-checksums", Usage: "`ALGORITHM` for the checksum of each file: NONE, CRC32C, SHA224, SHA256, SHA384 or SHA512", Value: string(pgdata.ChecksumCRC32C)},
 					&cli.BoolFlag{Name: "no-verify-checksums", Usage: "don't hold the pages of relations against their checksums"},
-					&cli.BoolFlag{Name: "incremental", Usage: "store only what changed since an earlier backup; needs what reads the repository, see docs/incremental.md"},
+					&cli.BoolFlag{Name: "incremental", Usage: "store only what changed since an earlier backup; what it needs to know that is in docs/incremental.md"},
 					&cli.StringFlag{Name: "parent", Usage: "with --incremental: the backup to store the changes since, by its `ID`; without, the newest that can be it"},
 					&cli.BoolFlag{Name: "remote", Usage: "let the server send its files, through the replication protocol; no access to the data directory is needed"},
 					&cli.BoolFlag{Name: "with-wal", Usage: "stream the WAL of the backup into the repository, for a server that doesn't archive"},
@@ -116,6 +116,9 @@ func (e *environment) pushBackup(c *cli.Context) error {
 	options.WorkDirectory = filepath.Join(settings.StateDirectory, "streams")
 	begun := time.Now()
 	deps := backup.Deps{Repository: repository, Log: e.logger(), Version: version(), Host: host}
+	if repository.Info.Encrypted() && len(settings.Encryption.IdentityFiles) == 0 {
+		deps.State = e.state
+	}
 	b, err := e.takeBackup(c, settings.Postgres.Connection, deps, options)
 	meter.end()
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/walship/walship/pkg/pgdata"
@@ -38,6 +39,9 @@ type Deps struct {
 	Log     *slog.Logger
 	Version string // of walship
 	Host    string // name of this machine
+	// State opens a private folder of a cluster's on this host, to remember in
+	// what its latest backups have; nil where there is no need of it.
+	State func(systemID uint64, dataDirectory string) (*os.Root, error)
 }
 
 // Options say how a backup is taken.
@@ -156,8 +160,11 @@ func (r *run) start(ctx context.Context) error {
 	if err := r.open(ctx); err != nil {
 		return err
 	}
-	r.manifest, err = r.beginManifest(ctx)
-	return err
+	if r.manifest, err = r.beginManifest(ctx); err != nil {
+		return err
+	}
+	r.beginRemembering()
+	return nil
 }
 
 // open opens the backup's folder in the repository.
@@ -223,6 +230,7 @@ func (r *run) commit(ctx context.Context) error {
 	if err := r.repository.CommitBackup(ctx, &r.record); err != nil {
 		return err
 	}
+	r.saveRemembered()
 	r.log.Info("backup committed", "id", r.record.ID, "files", r.record.Files, "bytes", r.record.PlainSize,
 		"stored", r.record.StoredSize, "stop", r.record.StopLSN)
 	return nil

@@ -15,12 +15,22 @@ import (
 )
 
 // readChanges reads which blocks WAL has changed from the parent's redo point
-// to this backup's. A segment that the server still has is read there: nothing
+// to this backup's: from the server's own summaries, if it makes them, else from
+// WAL. A segment that the server still has is read there: nothing
 // has to be fetched and nothing decrypted. The server may use it anew
 // meanwhile, which shows; then all that is archived is read from the
 // repository.
 func (r *run) readChanges(ctx context.Context) (*wal.Changes, error) {
-	changes, err := r.readWAL(ctx, r.openSegment)
+	changes, err := r.readSummaries(ctx)
+	if err == nil {
+		r.log.Info("what has changed is known from the server's WAL summaries", "parent", r.base.parent.ID)
+		return changes, nil
+	}
+	if !errors.Is(err, errNotSummarized) {
+		r.log.Warn("the server's WAL summaries can't be read", "error", err)
+	}
+	r.log.Info("reading the WAL since the parent", "parent", r.base.parent.ID, "from", r.base.parent.StartLSN, "to", r.record.StartLSN)
+	changes, err = r.readWAL(ctx, r.openSegment)
 	if err != nil && ctx.Err() == nil {
 		r.log.Info("reading archived WAL only, the server's own can't be read on", "error", err)
 		changes, err = r.readWAL(ctx, r.openArchived)

@@ -152,7 +152,6 @@ func (r *run) compareParent(ctx context.Context) error {
 	}
 	err := r.readParent(ctx)
 	if err == nil {
-		r.log.Info("reading the WAL since the parent", "parent", r.base.parent.ID, "from", r.base.parent.StartLSN, "to", r.record.StartLSN)
 		r.base.changes, err = r.readChanges(ctx)
 	}
 	if ctx.Err() != nil {
@@ -167,13 +166,18 @@ func (r *run) compareParent(ctx context.Context) error {
 	return nil
 }
 
-// readParent notes which files the parent has.
-func (r *run) readParent(ctx context.Context) error {
-	m, err := r.openManifest(ctx, r.base.parent)
-	if err != nil {
+// readParent finds out which files the parent has: this host may remember it,
+// else the parent's manifest says so.
+func (r *run) readParent(ctx context.Context) (err error) {
+	if r.state != nil {
+		if r.base.files, err = recall(r.state, r.base.parent); err == nil {
+			return nil
+		}
+		r.log.Info("this host doesn't remember what the parent has", "parent", r.base.parent.ID, "reason", err)
+	}
+	if r.base.files, err = r.openManifest(ctx, r.base.parent); err != nil {
 		return fmt.Errorf("what the parent has can't be read: %w", err)
 	}
-	r.base.files = m
 	return nil
 }
 

@@ -18,6 +18,8 @@ type manifest struct {
 	writer  *pgdata.ManifestWriter
 	ranges  chan []pgdata.ManifestWALRange
 	abandon context.CancelFunc
+	// remember is what this host remembers of the backup; nil: nothing.
+	remember *remember
 
 	ended  chan struct{} // closed when the storage has it, or failed
 	object repo.Object
@@ -66,6 +68,7 @@ func (m *manifest) wait(ctx context.Context) error {
 func (m *manifest) add(f pgdata.ManifestFile) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.remember.add(f.Path)
 	err := m.writer.Add(f)
 	if errors.Is(err, errPutEnded) {
 		<-m.ended // says why

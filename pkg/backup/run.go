@@ -37,6 +37,7 @@ type run struct {
 	control  pgdata.ControlFile // when the backup began
 	history  wal.History        // the way to its timeline, once it is known
 	base     *base              // nil: a full backup
+	state    *os.Root           // nil: nothing is remembered on this host
 	dataSize atomic.Int64       // bytes of the files that a restore makes of this
 
 	stream   *walStream // nil unless WAL is streamed
@@ -76,6 +77,7 @@ func prepare(d Deps, o Options, facts postgres.Facts) (*run, error) {
 		root.Close()
 		return nil, err
 	}
+	r.openState(d)
 	return r, nil
 }
 
@@ -166,6 +168,7 @@ func (r *run) close() {
 	if r.data.root != nil {
 		r.data.root.Close()
 	}
+	r.closeState()
 }
 
 // controlFile is global/pg_control, read as the last file of the cluster.
