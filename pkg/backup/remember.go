@@ -56,10 +56,11 @@ func (r *run) beginRemembering() {
 
 // saveRemembered keeps what was noted of a backup that was committed.
 func (r *run) saveRemembered() {
-	if m := r.manifest.remember; m != nil {
-		if err := m.save(&r.record); err != nil {
-			r.notRemembered(err)
-		}
+	if r.manifest == nil || r.manifest.remember == nil {
+		return
+	}
+	if err := r.manifest.remember.save(&r.record); err != nil {
+		r.notRemembered(err)
 	}
 }
 
