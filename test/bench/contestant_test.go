@@ -18,6 +18,8 @@ type contestant struct {
 	peer, floor bool
 	// coldOnly takes no part in what a server does.
 	coldOnly bool
+	// noRedo recovers nothing, which takes long.
+	noRedo bool
 	// detached calls leave the work to a process that they don't wait for.
 	detached bool
 	prepare  func(t *testing.T, s setting) commands
@@ -58,8 +60,8 @@ func contestants(p *place, walship string) []contestant {
 		{name: "zstd -1 + PUT", floor: true, prepare: zstdToS3},
 		{name: "walship default", prepare: walshipAt(walship, "default", "https")},
 		{name: "walship fastest", prepare: walshipAt(walship, "fastest", "https")},
-		{name: "walship default, http", prepare: walshipAt(walship, "default", "http")},
-		{name: "walship fastest, http", prepare: walshipAt(walship, "fastest", "http")},
+		{name: "walship default, http", noRedo: true, prepare: walshipAt(walship, "default", "http")},
+		{name: "walship fastest, http", noRedo: true, prepare: walshipAt(walship, "fastest", "http")},
 		{name: "pgBackRest", peer: true, prepare: pgBackRest(3, false)},
 		{name: "pgBackRest async", peer: true, detached: true, prepare: pgBackRest(3, true)},
 		{name: "pgBackRest zstd 1", peer: true, coldOnly: true, prepare: pgBackRest(1, false)},

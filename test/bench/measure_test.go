@@ -77,6 +77,12 @@ func (b *bench) measure(ctx context.Context, t *testing.T, r *result, i int, c c
 			return
 		}
 		b.countStored(t, s, record)
+		if s.place.server != nil {
+			record(drainRequests, float64(requests)/float64(*segments))
+		}
+		if c.noRedo || c.floor && sampled {
+			return
+		}
 		redo := s.place.requests(func() {
 			if sampled {
 				_, peak := b.recover(ctx, t, s, do, startSampler())
@@ -87,7 +93,6 @@ func (b *bench) measure(ctx context.Context, t *testing.T, r *result, i int, c c
 			}
 		})
 		if s.place.server != nil {
-			record(drainRequests, float64(requests)/float64(*segments))
 			record(redoRequests, float64(redo)/float64(*segments))
 		}
 	})

@@ -20,7 +20,7 @@ import (
 )
 
 var (
-	runs     = flag.Int("runs", 5, "rounds that are timed, after one that samples memory")
+	runs     = flag.Int("runs", 3, "rounds that are timed, after one that samples memory")
 	segments = flag.Int("segments", 64, "segments that wait, and that are recovered")
 	output   = flag.String("output", "/dev/stdout", "file for the tables")
 	calls    = flag.Int("calls", 10, "cold calls of a kind in each round")
