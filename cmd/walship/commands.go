@@ -17,6 +17,7 @@ func commands(e *environment) []*cli.Command {
 		walCommand(e),
 		backupCommand(e),
 		restoreCommand(e),
+		rescueCommand(e),
 		statusCommand(e),
 		keyCommand(e),
 		configCommand(e),

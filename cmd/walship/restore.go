@@ -39,7 +39,7 @@ func restoreCommand(e *environment) *cli.Command {
 			{
 				Name:  "run",
 				Usage: "restore into a new data directory, and print the command that starts it",
-				Flags: append(append(restoreFlags(), runFlags()...), e.settingFlags("restore.concurrency", "encryption.identity_files")...),
+				Flags: append(append(restoreFlags(), runFlags()...), e.settingFlags("restore.concurrency", "encryption.identity_files", "postgres.bin_directory")...),
 				Action: func(c *cli.Context) error {
 					if _, err := arguments(c); err != nil {
 						return err
@@ -71,6 +71,7 @@ func restoreFlags() []cli.Flag {
 		&cli.StringFlag{Name: "timeline", Usage: "`TIMELINE` to follow: latest, current (the backup's), or a number; without, the latest, unless the time lies on several"},
 		&cli.StringFlag{Name: "target-action", Usage: "`ACTION` of the server at the target: pause, promote or shutdown", Value: string(restore.ActionPause)},
 		&cli.BoolFlag{Name: "replace", Usage: "the restored cluster takes the place of the original: keep its archiving settings"},
+		&cli.BoolFlag{Name: "standby", Usage: "make a standby of the original: it keeps primary_conninfo and its archiving settings"},
 		&cli.GenericFlag{Name: "tablespace-map", Usage: "restore the tablespace at OLD (or with that OID) to NEW: `OLD=NEW`; may be given several times", Value: &mappingValue{}},
 		&cli.StringFlag{Name: "waldir", Usage: "put pg_wal into this `DIRECTORY`, and a link to it into the data directory"},
 	}
@@ -80,6 +81,7 @@ func restoreFlags() []cli.Flag {
 func runFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.BoolFlag{Name: "reuse", Usage: "overwrite the stopped cluster in the target directory, if it is a copy of the same one: files that agree with the backup stay, all else in it is removed"},
+		&cli.BoolFlag{Name: "start", Usage: "start the restored cluster, reachable by this user alone, and wait until it is at the target"},
 		progressFlag(),
 		jsonFlag(),
 	}
@@ -129,6 +131,8 @@ func (e *environment) planRestore(c *cli.Context) error {
 type restoreOutput struct {
 	Plan   *restore.Plan   `json:"plan"`
 	Result *restore.Result `json:"result"`
+	// Started is missing without --start.
+	Started *restore.Started `json:"started,omitempty"`
 }
 
 func (e *environment) runRestore(c *cli.Context) error {
@@ -154,6 +158,9 @@ func (e *environment) runRestore(c *cli.Context) error {
 	if !c.Bool("json") {
 		writePlan(e.out, plan)
 	}
+	if c.Bool("start") && os.Geteuid() == 0 {
+		return &usageError{"--start: PostgreSQL doesn't run as root: run walship as the user that is to run the server, for example with sudo -u postgres"}
+	}
 	meter, err := e.meter(c, "restore")
 	if err != nil {
 		return err
@@ -169,7 +176,64 @@ func (e *environment) runRestore(c *cli.Context) error {
 	if strings.HasPrefix(settings.Repository, "s3:") {
 		result.Next = append(result.Next, "the server fetches WAL itself: its environment needs the storage's credentials, as the AWS SDK finds them")
 	}
-	return e.printResult(c, restoreOutput{plan, result}, func(w io.Writer) { writeRestored(w, result) })
+	var started *restore.Started
+	if c.Bool("start") {
+		if started, err = e.startRestored(c, plan, result); err != nil {
+			return err
+		}
+	}
+	err = e.printResult(c, restoreOutput{plan, result, started}, func(w io.Writer) {
+		writeRestored(w, result)
+		if started != nil {
+			writeStarted(w, started)
+		}
+	})
+	if err == nil && started != nil && !started.AsPromised {
+		err = fmt.Errorf("%w: recovery ended at %s, the plan said %s", errDegraded, started.Replayed, started.Promised)
+	}
+	return err
+}
+
+// startRestored starts what was restored, and waits for the target.
+func (e *environment) startRestored(c *cli.Context, plan *restore.Plan, result *restore.Result) (*restore.Started, error) {
+	settings, err := e.config()
+	if err != nil {
+		return nil, err
+	}
+	user, err := postgres.User(settings.Postgres.Connection)
+	if err != nil {
+		return nil, err
+	}
+	started, err := restore.Start(c.Context, plan, result, restore.StartOptions{
+		Programs: settings.Postgres.BinDirectory, Users: []string{user, "postgres"}, Log: e.logger(),
+	})
+	if err != nil {
+		return nil, withHint(err, "the directory is restored: mend what the server says, and start it with: "+result.Start)
+	}
+	return started, nil
+}
+
+// writeStarted prints for people how the recovery ended.
+func writeStarted(w io.Writer, s *restore.Started) {
+	fmt.Fprintf(w, "\nstarted: the server is %s\n", s.State)
+	if s.Stopped != "" {
+		fmt.Fprintf(w, "it said: %s\n", s.Stopped)
+	}
+	if s.Replayed != "" {
+		fmt.Fprintf(w, "replayed to LSN %s", s.Replayed)
+		if !s.LastEnding.IsZero() {
+			fmt.Fprintf(w, ", the last transaction ended %s", timeText(s.LastEnding))
+		}
+		if s.Promised != "" && s.AsPromised {
+			fmt.Fprint(w, ": as planned")
+		}
+		fmt.Fprintln(w)
+	}
+	if s.PID == 0 {
+		return
+	}
+	fmt.Fprintf(w, "process %d, for this user alone: psql -h %s -p %d -U %s\n", s.PID, pgdata.ShellWord(s.Socket), s.Port, pgdata.ShellWord(s.User))
+	fmt.Fprintln(w, "to let others in, stop it and start it with the command above")
 }
 
 // restoreRequest reads the flags. private is the content of the restored
@@ -177,7 +241,7 @@ func (e *environment) runRestore(c *cli.Context) error {
 func (e *environment) restoreRequest(c *cli.Context) (request restore.Request, private []byte, err error) {
 	request = restore.Request{
 		Backup: c.String("backup"), Timeline: c.String("timeline"), Action: restore.Action(c.String("target-action")),
-		Replace: c.Bool("replace"), Tablespaces: c.Generic("tablespace-map").(*mappingValue).places,
+		Replace: c.Bool("replace"), Standby: c.Bool("standby"), Tablespaces: c.Generic("tablespace-map").(*mappingValue).places,
 	}
 	if id := c.String("system-id"); id != "" {
 		if request.SystemID, err = strconv.ParseUint(id, 10, 64); err != nil || request.SystemID == 0 {

@@ -49,6 +49,7 @@ type Config struct {
 		Concurrency int `toml:"concurrency"`
 	} `toml:"restore"`
 	Postgres struct {
+		BinDirectory  string `toml:"bin_directory"`
 		DataDirectory string `toml:"data_directory"` // absolute, or "" when only the server knows
 		Connection    string `toml:"connection"`     // may hold a password: don't print it
 	} `toml:"postgres"`

@@ -137,6 +137,7 @@ func TestPrecedence(t *testing.T) {
 		"restore.concurrency":       {"4", "5", "6", "7"},
 		"postgres.data_directory":   {"", "/f", "/e", "/c"},
 		"postgres.connection":       {"", "host=f", "host=e", "host=c"},
+		"postgres.bin_directory":    {"", "/f", "/e", "/c"},
 		"state_directory":           {"", "/f", "/e", "/c"},
 		"log.level":                 {"info", "debug", "warn", "error"},
 		"log.format":                {"text", "json", "text", "json"},

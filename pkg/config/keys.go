@@ -129,6 +129,13 @@ func Keys() []Key {
 			redact: redactConnection,
 		},
 		{
+			Name: "postgres.bin_directory",
+			Doc: "The folder of PostgreSQL's programs, of the cluster's major. The default is where Debian's and PGDG's packages " +
+				"put them, else where PATH has postgres.",
+			field: func(c *Config) any { return &c.Postgres.BinDirectory },
+			path:  true,
+		},
+		{
 			Name: "state_directory",
 			Doc: "A private folder for what walship remembers from one call to the next. " +
 				"The default is $XDG_STATE_HOME/walship, else ~/.local/state/walship. " +

@@ -2,6 +2,7 @@ package pgdata
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 )
 
@@ -14,9 +15,9 @@ type Setting struct {
 // EditAutoConf returns the content of postgresql.auto.conf for a restored
 // cluster: old without its lines about recovery and without those that set
 // one of the names in set, then set, in its order. All other lines stay byte
-// for byte. Of several lines with one name PostgreSQL takes the last, so what
-// set says holds.
-func EditAutoConf(old []byte, set []Setting) []byte {
+// for byte, and so do those about recovery that are named in keep. Of several
+// lines with one name PostgreSQL takes the last, so what set says holds.
+func EditAutoConf(old []byte, set []Setting, keep ...string) []byte {
 	replaced := make(map[string]bool, len(set))
 	for _, s := range set {
 		replaced[strings.ToLower(s.Name)] = true
@@ -24,7 +25,7 @@ func EditAutoConf(old []byte, set []Setting) []byte {
 	var out []byte
 	for line := range bytes.Lines(old) {
 		name := settingName(line)
-		if IsRecoverySetting(name) || replaced[name] {
+		if IsRecoverySetting(name) && !slices.Contains(keep, name) || replaced[name] {
 			continue
 		}
 		out = append(out, line...)

@@ -72,13 +72,15 @@ func (d *destination) configure(ctx context.Context, p *Plan, settings []byte) e
 	if len(old) == maxConfiguration {
 		return fmt.Errorf("read %s: it has %d bytes or more", pgdata.AutoConfFileName, maxConfiguration)
 	}
-	conf := autoConf(old, raise(p.Settings, greatest))
+	conf := p.autoConf(old, raise(p.Settings, greatest))
 	if err := durable.WriteFile(d.data, pgdata.AutoConfFileName, conf, 0o600); err != nil {
 		return fmt.Errorf("write %s: %w", pgdata.AutoConfFileName, err)
 	}
 	// A standby.signal would win over the recovery.signal.
-	if err := d.data.Remove(pgdata.StandbySignalFileName); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove %s: %w", pgdata.StandbySignalFileName, err)
+	for _, name := range []string{pgdata.StandbySignalFileName, pgdata.RecoverySignalFileName} {
+		if err := d.data.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove %s: %w", name, err)
+		}
 	}
 	if err := durable.WriteFile(d.data, p.SignalFile, nil, 0o600); err != nil {
 		return fmt.Errorf("write %s: %w", p.SignalFile, err)

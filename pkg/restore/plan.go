@@ -79,6 +79,10 @@ type Request struct {
 	// takes the place of the original. Without it the restored cluster is a
 	// clone: it doesn't archive, and its subscriptions get nothing.
 	Replace bool
+	// Standby makes a standby of the original: it follows the newest timeline,
+	// from the archive and from the primary that the backup's settings name. It
+	// has no target but the latest.
+	Standby bool
 	// Directory is the data directory to be made, WALDirectory where its
 	// pg_wal is to lie instead of in it; both absolute. Tablespaces maps
 	// where tablespaces lay (or their OIDs) to where they are restored.
@@ -242,6 +246,9 @@ func MakePlan(ctx context.Context, c Catalogue, r Request) (*Plan, error) {
 	if err := p.mapTablespaces(r.Tablespaces); err != nil {
 		return nil, err
 	}
+	if r.Standby {
+		p.SignalFile, p.Clone = pgdata.StandbySignalFileName, false
+	}
 	p.describe()
 	p.Reachable = len(p.Problems) == 0
 	p.Settings = recoverySettings(p, r)
@@ -280,6 +287,9 @@ func planFrom(ctx context.Context, c Catalogue, r Request, systemID uint64) (*Pl
 }
 
 func (r Request) validate() error {
+	if r.Standby && r.Target.Kind != TargetLatest {
+		return usagef("a standby has no target: it follows its primary")
+	}
 	if err := r.Target.Validate(); err != nil {
 		return err
 	}
@@ -378,6 +388,10 @@ func (p *Plan) explain() {
 	case TargetXID:
 		note("only the id of a top-level transaction that committed, aborted or was committed prepared is met; if the archive has no such record, the server refuses to start")
 	case TargetLatest:
+		if p.standby() {
+			note("the server stays a standby, and replays what its primary and the archive have from now on, too")
+			return
+		}
 		note("at the end of the archived WAL the server promotes itself to a new timeline")
 	}
 }

@@ -23,6 +23,8 @@ type Result struct {
 	KeptSize      int64    `json:"kept_size"` // bytes of files that were there already and stayed
 	Start         string   `json:"start_command"`
 	Next          []string `json:"next"` // what to do, in order, in sentences
+
+	options []string // settings for the server's command line: where its files are
 }
 
 func (p *Plan) result() *Result {
@@ -40,15 +42,17 @@ func (p *Plan) result() *Result {
 	switch {
 	case p.record.Configuration != nil:
 		r.Configuration = filepath.Join(state, configurationName)
-		options = p.configurationOptions(r.Configuration)
+		options, r.options = p.configurationOptions(r.Configuration), p.configurationSettings(r.Configuration)
 		say("the configuration files that the original kept outside its data directory are copied to %s: look through them for paths and addresses of the original", r.Configuration)
 	case namesDataDirectory(p.Directory):
-		options = p.configurationOptions(state)
+		options, r.options = p.configurationOptions(state), p.configurationSettings(state)
 		say("%s names the original's data directory or process id file: change those lines, or the cluster starts as the restored one by this command only", pgdata.ConfFileName)
 	}
 	r.Start = fmt.Sprintf("%s -D %s -l %s%s start", pgCtl(p.record.ServerVersion/10000),
 		pgdata.ShellWord(p.Directory), pgdata.ShellWord(filepath.Join(state, "server.log")), options)
 	switch {
+	case p.standby():
+		say("the server becomes a standby: it replays the archive, and streams from the primary that primary_conninfo of the backup names; where that names none, or the standby itself, set it with ALTER SYSTEM SET primary_conninfo")
 	case p.target.Kind == TargetLatest:
 		say("at the end of the archived WAL the server promotes itself and takes writes")
 	case p.Target.Action == ActionPause:
@@ -59,6 +63,9 @@ func (p *Plan) result() *Result {
 	case p.Target.Action == ActionShutdown:
 		say("at the target the server shuts down; it recovers again whenever it is started while %s is there", p.SignalFile)
 	}
+	if p.standby() {
+		return r
+	}
 	if p.Clone {
 		say("the restored cluster is a clone: it doesn't archive its own WAL (archive_mode = off), and its subscriptions get nothing (max_logical_replication_workers = 0)")
 	} else {
@@ -67,6 +74,8 @@ func (p *Plan) result() *Result {
 	}
 	return r
 }
+
+func (p *Plan) standby() bool { return p.SignalFile == pgdata.StandbySignalFileName }
 
 // namesDataDirectory tells whether the configuration in a data directory sets
 // where the data directory or the process id file is. What can't be read may.
@@ -92,14 +101,23 @@ var ownPlace = sync.OnceValue(func() *regexp.Regexp {
 // data_directory it would start in the original's, and without
 // external_pid_file it would overwrite the file by which that is found.
 func (p *Plan) configurationOptions(dir string) string {
-	words := []string{"-c " + pgdata.ShellWord("data_directory="+p.Directory), "-c " + pgdata.ShellWord("external_pid_file="+filepath.Join(dir, "postmaster.pid"))}
+	var words []string
+	for _, setting := range p.configurationSettings(dir) {
+		words = append(words, "-c "+pgdata.ShellWord(setting))
+	}
+	return " -o " + pgdata.ShellWord(strings.Join(words, " "))
+}
+
+// configurationSettings are those settings, as name=value.
+func (p *Plan) configurationSettings(dir string) []string {
+	set := []string{"data_directory=" + p.Directory, "external_pid_file=" + filepath.Join(dir, "postmaster.pid")}
 	for _, name := range []string{"config_file", "hba_file", "ident_file"} {
 		if file, ok := p.record.ConfigurationOf[name]; ok {
 			// Whatever the record says, the file is one of those in dir.
-			words = append(words, "-c "+pgdata.ShellWord(name+"="+filepath.Join(dir, filepath.Clean("/"+file))))
+			set = append(set, name+"="+filepath.Join(dir, filepath.Clean("/"+file)))
 		}
 	}
-	return " -o " + pgdata.ShellWord(strings.Join(words, " "))
+	return set
 }
 
 // pgCtl returns the usual place of a major's pg_ctl, or its name alone.

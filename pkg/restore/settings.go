@@ -24,23 +24,30 @@ func recoverySettings(p *Plan, r Request) []Setting {
 			add(name, "")
 		}
 	}
-	if chosen != "" {
-		add(chosen, p.target.Value())
+	if r.Standby {
+		// It goes over to a new timeline when its primary does.
+		add("recovery_target_timeline", TimelineLatest)
+	} else {
+		if chosen != "" {
+			add(chosen, p.target.Value())
+		}
+		add("recovery_target_inclusive", strconv.FormatBool(!p.target.Exclusive))
+		add("recovery_target_timeline", strconv.FormatUint(uint64(p.Timeline), 10))
+		add("recovery_target_action", string(r.Action))
 	}
-	add("recovery_target_inclusive", strconv.FormatBool(!p.target.Exclusive))
-	add("recovery_target_timeline", strconv.FormatUint(uint64(p.Timeline), 10))
-	add("recovery_target_action", string(r.Action))
-
 	add("recovery_end_command", "")
 	add("archive_cleanup_command", "")
-	add("recovery_min_apply_delay", "0")
-	add("primary_conninfo", "")
+	if !r.Standby {
+		add("recovery_min_apply_delay", "0")
+		add("primary_conninfo", "")
+		add("synchronous_standby_names", "")
+	}
+	// Where the backup is of a standby, this slot is that one's.
 	add("primary_slot_name", "")
-	add("synchronous_standby_names", "")
 	if major < 16 {
 		add("promote_trigger_file", "")
 	}
-	if r.Action == ActionPause {
+	if r.Action == ActionPause && !r.Standby {
 		// With hot_standby off PostgreSQL shuts down where it should pause.
 		add("hot_standby", "on")
 	}
@@ -65,7 +72,7 @@ func recoverySettings(p *Plan, r Request) []Setting {
 			break
 		}
 	}
-	if !r.Replace {
+	if !r.Replace && !r.Standby {
 		add("archive_mode", "off")
 		// The subscriptions of a clone would take the original's changes.
 		add("max_logical_replication_workers", "0")
@@ -101,10 +108,13 @@ func targetSetting(kind TargetKind) string {
 }
 
 // autoConf returns the content of the restored postgresql.auto.conf.
-func autoConf(old []byte, set []Setting) []byte {
+func (p *Plan) autoConf(old []byte, set []Setting) []byte {
 	settings := make([]pgdata.Setting, len(set))
 	for i, s := range set {
 		settings[i] = pgdata.Setting{Name: s.Name, Value: s.Value}
+	}
+	if p.standby() {
+		return pgdata.EditAutoConf(old, settings, "primary_conninfo", "recovery_min_apply_delay")
 	}
 	return pgdata.EditAutoConf(old, settings)
 }

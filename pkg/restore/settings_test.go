@@ -90,7 +90,7 @@ func TestAutoConf(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := string(autoConf([]byte(old), raise(p.Settings, map[string]int{"max_connections": 300, "max_wal_senders": 3})))
+	got := string(p.autoConf([]byte(old), raise(p.Settings, map[string]int{"max_connections": 300, "max_wal_senders": 3})))
 	for _, want := range []string{
 		"# written by ALTER SYSTEM\nwork_mem = '8MB'\n",
 		`restore_command = '''/opt/it''\\''''s/walship'' --config /etc/100%%.toml wal fetch %f %p'` + "\n",
@@ -165,5 +165,36 @@ func TestMapTablespaces(t *testing.T) {
 				t.Errorf("restored to %v, data %d bytes; want %s, 3500", got, p.DataSize, c.want)
 			}
 		})
+	}
+}
+
+// TestStandbySettings: a standby keeps how it connects, and stops nowhere.
+func TestStandbySettings(t *testing.T) {
+	r, work := makeRepository(), t.TempDir()
+	b := smallBackup()
+	b.parts[0][15] = file("postgresql.auto.conf", "primary_conninfo = 'host=primary'\nprimary_slot_name = 'other'\nrecovery_target_xid = '7'\n")
+	b.list()
+	b.commit(t, r)
+	q := request(work)
+	q.Target, q.Standby = Target{Kind: TargetLatest}, true
+	if _, err := restoreInto(t, r, q); err != nil {
+		t.Fatal(err)
+	}
+	data := tree(t, q.Directory)
+	if _, there := data["recovery.signal"]; there || data["standby.signal"] != "" {
+		t.Error("it isn't a standby")
+	}
+	conf := data["postgresql.auto.conf"]
+	for line, want := range map[string]bool{
+		"primary_conninfo = 'host=primary'\n": true, "primary_conninfo = ''\n": false, "primary_slot_name = ''\n": true, "recovery_target_xid = ''\n": true,
+		"recovery_target_timeline = 'latest'\n": true, "archive_mode = 'off'\n": false, "recovery_target_action": false,
+	} {
+		if strings.Contains(conf, line) != want {
+			t.Errorf("%q in postgresql.auto.conf: %v, want %v:\n%s", line, !want, want, conf)
+		}
+	}
+	q.Target = Target{Kind: TargetImmediate}
+	if _, err := MakePlan(t.Context(), Of(r), q); err == nil {
+		t.Error("a standby got a target")
 	}
 }
