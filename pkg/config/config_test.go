@@ -60,6 +60,7 @@ concurrency = 6
 [postgres]
 data_directory = "/srv/data"
 connection = "host=/run/postgresql"
+bin_directory = "/opt/postgresql/bin"
 [log]
 level = "debug"
 format = "json"
@@ -80,6 +81,7 @@ func TestLoad(t *testing.T) {
 	want.Backup.Concurrency, want.Backup.MaxRate = 5, 50<<20
 	want.Restore.Concurrency = 6
 	want.Postgres.DataDirectory, want.Postgres.Connection = "/srv/data", "host=/run/postgresql"
+	want.Postgres.BinDirectory = "/opt/postgresql/bin"
 	want.Log.Level, want.Log.Format = "debug", "json"
 	want.file, want.origins = c.file, c.origins
 	if !reflect.DeepEqual(*c, want) {

@@ -76,12 +76,12 @@ func (q Request) checkTarget(ctx context.Context, target *postgres.Conn, tables 
 	return nil
 }
 
-func (c *carrier) carry(ctx context.Context) error {
+func (c *carrier) carry(ctx context.Context) (err error) {
 	source, err := postgres.Connect(ctx, c.server.Conninfo(c.request.Database))
 	if err != nil {
 		return err
 	}
-	defer source.Close()
+	defer func() { err = errors.Join(err, source.Close()) }()
 	tables, err := c.tables(ctx, source)
 	if err != nil {
 		return err
@@ -255,7 +255,7 @@ func (c *carrier) write(ctx context.Context) error {
 }
 
 // load loads the objects in one transaction, and counts their rows there.
-func (c *carrier) load(ctx context.Context, tables []Name) error {
+func (c *carrier) load(ctx context.Context, tables []Name) (err error) {
 	archive, err := os.Create(filepath.Join(c.scratch, "dump"))
 	if err != nil {
 		return err
@@ -267,7 +267,7 @@ func (c *carrier) load(ctx context.Context, tables []Name) error {
 	if err != nil {
 		return err
 	}
-	defer target.Close()
+	defer func() { err = errors.Join(err, target.Close()) }()
 	if err := c.request.checkTarget(ctx, target, tables); err != nil {
 		return err
 	}
