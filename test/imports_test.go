@@ -64,7 +64,7 @@ var rules = map[string]rule{
 
 	"pkg/status": {"wal storage repo archive restore", xsync},
 
-	"pkg/rescue":  {"wal repo restore search postgres", ""},
+	"pkg/rescue": {"wal repo restore search postgres", ""},
 
 	"cmd/walship": {"*", cli + " " + term},
 }
