@@ -92,6 +92,7 @@ func twoPromoted(t *testing.T, encrypted bool) {
 		t.Errorf("the loser takes for archived: %v (%v)", done, err)
 	}
 	loserSays(t, both, both[loser].Log(t))
+	both[loser].Kill(t) // an orderly shutdown would ask again and again
 
 	want := both[winner].SQL(t, rows)
 	both[winner].Stop(t, pgtest.Fast)

@@ -141,7 +141,7 @@ func (s *soak) audit(t *testing.T) {
 		pgtest.WriteNobody(t, filepath.Join(plain, name), string(content))
 	}
 	t.Logf("%d segments were archived and %d of them removed or used again", len(segments), recycled)
-	if len(segments) < 50 || recycled < len(segments)/2 {
+	if len(segments) < 20 || recycled < len(segments)/2 {
 		t.Errorf("of %d archived segments %d were removed or used again: that is no soak", len(segments), recycled)
 	}
 	if s.cluster.HasTool("pg_waldump") && len(segments) > 0 {
