@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"io"
 	"math/rand/v2"
 	"slices"
@@ -193,5 +194,65 @@ func TestChangesMinimal(t *testing.T) {
 		if got := changesOf(t, w).Minimal; got != want {
 			t.Errorf("wal_level %d was minimal: %v, want %v", level, got, want)
 		}
+	}
+}
+
+// TestServerSummary: both forms of a chunk, and relation 0 for a database.
+func TestServerSummary(t *testing.T) {
+	name := "0000000200000001000000280000000200000100.summary"
+	if s, ok := ParseServerSummary(name); !ok || s != (ServerSummary{2, 1<<32 | 0x28, 2<<32 | 0x100}) || s.String() != name {
+		t.Errorf("%s is %v (%v)", name, s, ok)
+	}
+	for _, other := range []string{"", "temp.summary", name[1:], name[:44] + "x", "00000002000000010000002800000002000001zz.summary", "000000020000000100000028000000020000010a.summary"} {
+		if s, ok := ParseServerSummary(other); ok {
+			t.Errorf("%s is %v", other, s)
+		}
+	}
+	entry := func(tablespace, database, relation, fork, limit uint32, sizes ...uint16) []byte {
+		return le(tablespace, database, relation, fork, limit, uint32(len(sizes)), sizes)
+	}
+	bits := make([]uint16, 4096)
+	bits[0], bits[4095] = 1|1<<15, 1<<3
+	var data []byte
+	for _, part := range [][]byte{
+		le(uint32(0x652b137b)),
+		entry(1663, 5, 0, 0, 0), // all of a database
+		entry(1663, 6, 7, 0, noBlock, 2, 4096), le([]uint16{9, 65535}), le(bits),
+		entry(1663, 6, 8, 0, segmentBlocks+5, 1), le([]uint16{3}),
+		entry(1663, 6, 8, 2, 0, 1), le([]uint16{4}), // another fork
+		make([]byte, 24),
+	} {
+		data = append(data, part...)
+	}
+	data = append(data, le(crc32.Checksum(data, castagnoli))...)
+	c := NewChanges()
+	if err := c.AddServerSummary(bytes.NewReader(data)); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		file  RelFile
+		first uint32
+		want  []uint32
+		whole bool
+	}{
+		{RelFile{1663, 5, 99}, 0, nil, true},
+		{RelFile{1663, 6, 7}, 0, []uint32{9, 65535, 65536, 65536 + 15, 131072 - 16 + 3}, false},
+		{RelFile{1663, 6, 7}, segmentBlocks, nil, false},
+		{RelFile{1663, 6, 8}, 0, []uint32{3}, false},
+		{RelFile{1663, 6, 8}, segmentBlocks, nil, true},
+	} {
+		got, whole := c.Blocks(nil, test.file, test.first, test.first+segmentBlocks)
+		if whole != test.whole || !slices.Equal(got, test.want) {
+			t.Errorf("%s from %d: %v (whole %v), want %v (%v)", test.file, test.first, got, whole, test.want, test.whole)
+		}
+	}
+	for n := range data {
+		if err := NewChanges().AddServerSummary(bytes.NewReader(data[:n])); err == nil {
+			t.Fatalf("cut at %d of %d it is taken for whole", n, len(data))
+		}
+	}
+	many := append(le(uint32(0x652b137b)), le(uint32(1), uint32(2), uint32(3), uint32(0), uint32(0), uint32(1<<31))...)
+	if err := NewChanges().AddServerSummary(bytes.NewReader(many)); err == nil {
+		t.Error("a relation with 2 billion chunks is taken")
 	}
 }
