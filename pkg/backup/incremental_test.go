@@ -2,6 +2,8 @@ package backup
 
 import (
 	"bytes"
+	"encoding/binary"
+	"hash/crc32"
 	"log/slog"
 	"slices"
 	"strings"
@@ -53,6 +55,59 @@ func TestDecide(t *testing.T) {
 		case got != nil && (int64(got.Length) != test.blocks || len(got.Blocks) != 0):
 			t.Errorf("%s of %d bytes is stored as %+v, want length %d", test.name, test.size, got, test.blocks)
 		}
+	}
+}
+
+// summarized makes changes by a WAL summary: of relation 16384 these blocks, and
+// relation 16385 cut to one block.
+func summarized(t *testing.T, blocks []uint16) *wal.Changes {
+	t.Helper()
+	le := binary.LittleEndian
+	entry := func(relation, limit uint32, blocks []uint16) []byte {
+		var data []byte
+		for _, n := range []uint32{1663, 5, relation, 0, limit, 1} {
+			data = le.AppendUint32(data, n)
+		}
+		data = le.AppendUint16(data, uint16(len(blocks)))
+		for _, n := range blocks {
+			data = le.AppendUint16(data, n)
+		}
+		return data
+	}
+	data := le.AppendUint32(nil, 0x652b137b)
+	data = append(data, entry(16384, 1<<32-1, blocks)...)
+	data = append(data, entry(16385, 1, []uint16{0})...)
+	data = append(data, make([]byte, 24)...)
+	data = le.AppendUint32(data, crc32.Checksum(data, crc32.MakeTable(crc32.Castagnoli)))
+	changes := wal.NewChanges()
+	if err := changes.AddServerSummary(bytes.NewReader(data)); err != nil {
+		t.Fatal(err)
+	}
+	return changes
+}
+
+// TestDecideBlocks: the changed blocks that the file has are stored, and all of
+// it where they are nearly all or aren't known.
+func TestDecideBlocks(t *testing.T) {
+	b := &base{changes: summarized(t, []uint16{7, 3, 9, 12, 20}), files: map[relationFile]struct{}{}}
+	for _, name := range []string{"base/5/16384", "base/5/16385"} {
+		file, _ := mainFork(name)
+		b.files[file] = struct{}{}
+	}
+	for size, want := range map[int64][]uint32{30: {3, 7, 9, 12, 20}, 20: {3, 7, 9, 12}, 9: {3, 7}, 3: {}} {
+		if got := b.decide("base/5/16384", size*8192); got == nil || !slices.Equal(got.Blocks, want) || int64(got.Length) != size {
+			t.Errorf("of %d blocks: %+v, want %v", size, got, want)
+		}
+	}
+	if got := b.decide("base/5/16385", 8192); got != nil {
+		t.Errorf("a file that was cut: %+v", got)
+	}
+	b.changes = summarized(t, []uint16{0, 1, 2, 3, 4, 5, 6, 7, 8})
+	if got := b.decide("base/5/16384", 9*8192); got != nil {
+		t.Errorf("a file of which all has changed: %+v", got)
+	}
+	if got := b.decide("base/5/16384", 10*8192); got == nil || len(got.Blocks) != 9 {
+		t.Errorf("a file of which nine in ten blocks have changed: %+v", got)
 	}
 }
 

@@ -122,11 +122,19 @@ func TestCombine(t *testing.T) {
 		"not in the full one": {[]map[string][]byte{
 			{}, {relation: blocks{4, 5}.bytes()}, {inc: blocks{4, 6}.incrementally(1)},
 		}, blocks{4, 6}},
+		"shorter than its blocks": {[]map[string][]byte{
+			{relation: blocks{1, 2, 3, 4}.bytes()},
+			{inc: append(pgdata.Incremental{Blocks: []uint32{2}, Length: 1}.AppendHeader(nil), blocks{9}.bytes()...)},
+		}, blocks{1, 0, 9}},
 		"an odd size below": {[]map[string][]byte{
 			{relation: append(blocks{1, 2}.bytes(), "rest"...)}, {inc: blocks{1, 2, 3}.incrementally(2)},
 		}, blocks{1, 2, 3}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			unchecked, err := restoreChain(t, withoutChecksums(chainOf(test.chain...)))
+			if err != nil || unchecked[relation] != string(test.want.bytes()) {
+				t.Errorf("without checksums the file has %d bytes, want %d, or is another (%v)", len(unchecked[relation]), len(test.want.bytes()), err)
+			}
 			chain := chainOf(test.chain...)
 			files, err := restoreChain(t, chain)
 			if err != nil {
@@ -148,6 +156,17 @@ func TestCombine(t *testing.T) {
 			checkManifest(t, files)
 		})
 	}
+}
+
+// withoutChecksums takes the checksums out of the manifests of a chain.
+func withoutChecksums(chain []*madeBackup) []*madeBackup {
+	for _, b := range chain {
+		b.record.ManifestChecksums = "NONE"
+		for i := range b.manifest {
+			b.manifest[i].Algorithm, b.manifest[i].Checksum = pgdata.ChecksumNone, nil
+		}
+	}
+	return chain
 }
 
 // checkManifest holds a directory against its manifest, as pg_verifybackup does.
