@@ -76,6 +76,7 @@ func backupCommand(e *environment) *cli.Command {
 					return e.showBackup(c, args[0])
 				},
 			},
+			backupExportCommand(e),
 		},
 	}
 }

@@ -31,6 +31,8 @@ type Options struct {
 	// Progress is called every second or so while files are restored; nil: not.
 	Progress func(Progress)
 	Log      *slog.Logger
+
+	export bool // see Export
 }
 
 // Progress says how far a restore is.
@@ -138,11 +140,16 @@ func (x *extractor) run(ctx context.Context, r *repo.Repository, p *Plan, o Opti
 	if err := d.arrange(p); err != nil {
 		return 0, err
 	}
-	if err := d.configure(ctx, p, o.Settings); err != nil {
+	if o.export {
+		err = d.fill(ctx, r, p, o.Log)
+	} else {
+		err = d.configure(ctx, p, o.Settings)
+	}
+	if err != nil {
 		return 0, err
 	}
 	// What a combiner writes, it writes piece by piece.
-	if err := d.sync(ctx, o.Concurrency, d.used || x.combiner != nil); err != nil {
+	if err := d.sync(ctx, o.Concurrency, d.used || x.combiner != nil || o.export); err != nil {
 		return 0, err
 	}
 	return kept, d.commit(x.control)
