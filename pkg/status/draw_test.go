@@ -31,7 +31,7 @@ func forked() *Cluster {
 }
 
 func wayTo(target string) *Way {
-	return &Way{Backup: "A", From: lsn(2), To: lsn(6.5), Target: target, Legs: []Leg{{1, lsn(2), lsn(5.5)}, {2, lsn(5.5), lsn(6.5)}}}
+	return &Way{Backup: "A", From: lsn(2), To: lsn(6.5), Target: target, LastIn: "transaction 894", Legs: []Leg{{1, lsn(2), lsn(5.5)}, {2, lsn(5.5), lsn(6.5)}}}
 }
 
 func TestWriteTimeline(t *testing.T) {
@@ -138,7 +138,7 @@ func TestWriteSVG(t *testing.T) {
 	}
 	for _, text := range []string{
 		"timeline 1", "timeline 2", "from timeline 1", "2 missing", "11-20 09:00", "incremental to A", "last transaction 2026-11-20 14:00:00+00:00",
-		`time <"12:00">`, "recovery ends at 0/680000", `left timeline 1 at 0/580000: </title><script>alert("1")</script>`, "2026-11-20 15:00:00+00:00",
+		`time <"12:00">`, "recovery ends at 0/680000, the last one in is transaction 894", `left timeline 1 at 0/580000: </title><script>alert("1")</script>`, "2026-11-20 15:00:00+00:00",
 	} {
 		if !p.has(text) {
 			t.Errorf("the picture doesn't say %q", text)

@@ -156,10 +156,18 @@ func (p *svg) legend() {
 	}
 	entry(box("reach"), "can be reached")
 	entry(box("kept"), "archived, no backup leads there")
-	entry(`<path class="gap" d="M%.1f %.1fh26" transform="translate(0 -5)"/>`, "missing")
-	entry(`<path class="mark" d="M%.1f %.1fm6 -12h14l-7 13z"/>`, "backup")
-	entry(`<path class="mark part" d="M%.1f %.1fm6 -12h14l-7 13z"/>`, "incremental backup")
-	entry(`<path class="mark bad" d="M%.1f %.1fm6 -12h14l-7 13z"/>`, "degraded backup")
+	mark := func(class string) string { return `<path class="` + class + `" d="M%.1f %.1fm6 -12h14l-7 13z"/>` }
+	drawn := p.out.String()
+	for _, e := range []struct{ sign, shape, text string }{
+		{" missing, ", `<path class="gap" d="M%.1f %.1fh26" transform="translate(0 -5)"/>`, "missing"},
+		{`class="mark"`, mark("mark"), "backup"},
+		{`class="mark part"`, mark("mark part"), "incremental backup"},
+		{`class="mark bad"`, mark("mark bad"), "degraded backup"},
+	} {
+		if strings.Contains(drawn, e.sign) {
+			entry(e.shape, e.text)
+		}
+	}
 	if p.way != nil {
 		entry(`<path class="way" d="M%.1f %.1fm3 0h20" transform="translate(0 -5)"/>`, "the restore's way")
 	}

@@ -1,6 +1,7 @@
 package status
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/walship/walship/pkg/restore"
@@ -15,6 +16,7 @@ type Way struct {
 	Legs   []Leg
 	To     wal.LSN // where recovery ends
 	Target string  // what was asked for, in words
+	LastIn string  // the last transaction that is in, in words; "" if it isn't known
 	Broken bool    // the target can't be reached
 }
 
@@ -37,6 +39,9 @@ func WayOf(p *restore.Plan, target string) (*Way, error) {
 		}
 	}
 	w := &Way{Backup: p.Backup.ID, From: from, To: max(from, to), Target: target, Broken: p.Err() != nil}
+	if e := p.LastIn; e != nil {
+		w.LastIn = fmt.Sprintf("transaction %d, %s", e.XID, timeText(e.Time))
+	}
 	for _, step := range p.Path {
 		start, err := wal.ParseLSN(step.Start)
 		if err != nil {

@@ -208,15 +208,26 @@ func (p *svg) drawWay() {
 	if p.way.Broken {
 		text += " (can't be reached)"
 	}
-	class := "flagtext mid"
-	half := width(text, svgCaption) / 2
-	if x+half > svgWidth-20 {
-		class, x = "flagtext end", svgWidth-20
-	} else if x-half < 20 {
-		class, x = "flagtext", 20
+	below := "recovery ends at " + p.way.To.String()
+	if p.way.LastIn != "" {
+		below += ", the last one in is " + p.way.LastIn
 	}
-	p.text(class, x, 62, text)
-	p.text(strings.Replace(class, "flagtext", "small", 1), x, 79, "recovery ends at "+p.way.To.String())
+	p.near("flagtext", x, 62, text, svgCaption)
+	p.near("small", x, 79, below, svgLetter)
+}
+
+// near writes a text above a place, in the middle of it unless it would leave
+// the picture.
+func (p *svg) near(class string, x, y float64, text string, letter float64) {
+	const margin = 20
+	switch half := width(text, letter) / 2; {
+	case x+half > svgWidth-margin:
+		p.text(class+" end", svgWidth-margin, y, text)
+	case x-half < margin:
+		p.text(class, margin, y, text)
+	default:
+		p.text(class+" mid", x, y, text)
+	}
 }
 
 // escape makes a text, which others may have written, fit for XML.

@@ -183,10 +183,22 @@ func (c *chooser) recover(t *testing.T, target oracleTarget, plan *oraclePlan, r
 	if run {
 		dir := filepath.Join(c.dir, "run")
 		defer remove(t, dir, dir+".walship")
+		c.drawn(t, target)
 		c.walship(t, append([]string{"restore", "run", "--target-directory", dir}, target.flags...)...)
 		return c.start(t, dir, target)
 	}
 	return c.copied(t, target, plan.Backup.ID, plan.Settings)
+}
+
+// drawn has the way of a restore drawn.
+func (c *chooser) drawn(t *testing.T, target oracleTarget) {
+	t.Helper()
+	picture := filepath.Join(c.dir, "picture.svg")
+	defer remove(t, picture)
+	c.walship(t, append([]string{"restore", "plan", "--svg", picture}, target.flags...)...)
+	if text, err := os.ReadFile(picture); err != nil || !strings.Contains(string(text), `class="way"`) {
+		t.Errorf("restore plan --svg draws no way: %v\n%s", err, text)
+	}
 }
 
 // force runs a restore that was refused, with settings as someone would write
