@@ -19,7 +19,7 @@ const (
 	// they can be remembered.
 	largeFile = 64 << 20
 	// mostEntries bounds the memory that a part takes before it is written.
-	mostEntries = 10_000
+	mostEntries = 2_000
 )
 
 // part is a piece of work: the entries that make up one tar.
