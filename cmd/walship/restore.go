@@ -28,7 +28,7 @@ func restoreCommand(e *environment) *cli.Command {
 			{
 				Name:  "plan",
 				Usage: "say what a restore would do, and whether the WAL that it needs is there; change nothing",
-				Flags: append(append(restoreFlags(), jsonFlag(), svgFlag()), e.settingFlags("encryption.identity_files")...),
+				Flags: append(append(restoreFlags(), deepFlag(), jsonFlag(), svgFlag()), e.settingFlags("encryption.identity_files")...),
 				Action: func(c *cli.Context) error {
 					if _, err := arguments(c); err != nil {
 						return err
@@ -77,6 +77,10 @@ func restoreFlags() []cli.Flag {
 	}
 }
 
+func deepFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "deep", Usage: "download all WAL that the restore needs, and verify it"}
+}
+
 // runFlags are those of the run alone.
 func runFlags() []cli.Flag {
 	return []cli.Flag{
@@ -107,11 +111,12 @@ func (e *environment) planRestore(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	reads := len(settings.Encryption.IdentityFiles) > 0 || c.IsSet("before-drop") || c.IsSet("before-truncate")
+	reads := len(settings.Encryption.IdentityFiles) > 0 || c.IsSet("before-drop") || c.IsSet("before-truncate") || c.Bool("deep")
 	repository, err := e.repository(c.Context, reads)
 	if err != nil {
 		return err
 	}
+	request.Deep = c.Bool("deep")
 	plan, err := e.makePlan(c, repository, request)
 	if err != nil {
 		return err
@@ -417,6 +422,9 @@ func writePlan(w io.Writer, p *restore.Plan) {
 		}
 	}
 	line("WAL", "%d segments, %s to %s: usable until %s", p.WAL.Needed, p.WAL.First, p.WAL.Last, p.WAL.Until)
+	if p.WAL.Verified > 0 {
+		line("", "%d segments verified", p.WAL.Verified)
+	}
 	for _, name := range p.WAL.Missing {
 		line("", "missing: %s", name)
 	}

@@ -98,13 +98,17 @@ func (p *Plan) newestBefore(ctx context.Context, c Catalogue, refs []repo.Backup
 	if len(refusals) == 0 {
 		return refusef("no older backup leads to %s on timeline %d", p.target, p.Timeline)
 	}
+	nearest := ""
+	if len(p.onPath) > 0 && (p.target.Kind == TargetTime || p.target.Kind == TargetLSN) {
+		nearest = p.firstReachable(ctx, c, refs[len(refs)-1])
+	}
 	if named || len(refusals) == 1 {
-		return refusef("no backup leads to %s on timeline %d: %s", p.target, p.Timeline, refusals[0])
+		return refusef("no backup leads to %s on timeline %d: %s%s", p.target, p.Timeline, refusals[0], nearest)
 	}
 	// The refusals go from the newest to the oldest; the two ends say what
 	// can be reached.
-	return refusef("no backup leads to %s on timeline %d, of %d: the newest, %s; the oldest, %s",
-		p.target, p.Timeline, len(refs), refusals[0], refusals[len(refusals)-1])
+	return refusef("no backup leads to %s on timeline %d, of %d: the newest, %s; the oldest, %s%s",
+		p.target, p.Timeline, len(refs), refusals[0], refusals[len(refusals)-1], nearest)
 }
 
 // take makes a backup the plan's, unless it says why it doesn't lead to the

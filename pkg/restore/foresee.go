@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/walship/walship/pkg/crypto"
+	"github.com/walship/walship/pkg/repo"
 	"github.com/walship/walship/pkg/wal"
 )
 
@@ -27,6 +28,10 @@ func (p *Plan) foresee(ctx context.Context, w *way, all bool) (bool, error) {
 		return false, fmt.Errorf("plan restore: %w", err)
 	case outcome == nil:
 		return false, nil
+	case outcome.stopped != nil && outcome.firstOut == nil && !all:
+		if err := p.lookFurther(ctx, w, outcome); err != nil {
+			return false, fmt.Errorf("plan restore: %w", err)
+		}
 	}
 	return true, p.fulfil(ctx, w, outcome)
 }
@@ -127,7 +132,7 @@ func (p *Plan) lookAround(ctx context.Context, w *way, r *replay, first uint64) 
 	if r.stopped == nil || r.firstOut != nil {
 		return nil
 	}
-	for n := wal.SegmentNumber(r.stopped.LSN, w.size); r.firstOut == nil && n < w.end; n++ {
+	for n := max(wal.SegmentNumber(r.stopped.LSN, w.size), w.first); r.firstOut == nil && n < w.end; n++ {
 		if !w.commits(n) {
 			continue
 		}
@@ -138,6 +143,21 @@ func (p *Plan) lookAround(ctx context.Context, w *way, r *replay, first uint64) 
 		r.firstOut = behind.firstOut
 	}
 	return nil
+}
+
+// lookFurther looks for the first commit that isn't in behind the WAL that is
+// listed, but not far.
+func (p *Plan) lookFurther(ctx context.Context, w *way, r *replay) error {
+	const far = 64 // segments
+	ahead := p.wayFrom(w.c)
+	ahead.first = w.end - 1
+	if err := ahead.list(ctx, ahead.first+far); err != nil {
+		return err
+	}
+	if err := ahead.load(ctx, ahead.first, ahead.end); err != nil {
+		return err
+	}
+	return p.lookAround(ctx, ahead, r, ahead.first)
 }
 
 // seek looks for the first commit that isn't in any more.
@@ -212,21 +232,52 @@ func (p *Plan) refuseEarly(ctx context.Context, w *way, r *replay) error {
 	stop := p.record.StopLSN
 	text := fmt.Sprintf("recovery would stop at LSN %s, before the backup is consistent at %s", r.stopped.LSN, stop)
 	p.Nearest = &Nearest{Before: r.lastIn}
-	for n := wal.SegmentNumber(stop-1, w.size); n < w.end && p.Nearest.After == nil; n++ {
-		if !w.commits(n) {
-			continue
-		}
-		at := &replay{history: w.history, stopped: &Stop{Before: true, LSN: stop}}
-		if _, err := w.eachRecord(ctx, n, n, w.end, at.seek); err != nil {
-			return fmt.Errorf("plan restore: %w", err)
-		}
-		p.Nearest.After = at.firstOut
+	var err error
+	if p.Nearest.After, err = w.firstFrom(ctx, stop); err != nil {
+		return fmt.Errorf("plan restore: %w", err)
 	}
 	if after := p.Nearest.After; after != nil {
 		text += fmt.Sprintf("; the first commit behind that is of transaction %d, at %s", after.XID, FormatTime(after.Time))
 	}
 	p.Problems = append(p.Problems, text)
 	return nil
+}
+
+// firstFrom returns the first commit that starts at or behind an LSN; nil if
+// there is none.
+func (w *way) firstFrom(ctx context.Context, from wal.LSN) (*Ending, error) {
+	r := &replay{history: w.history, stopped: &Stop{Before: true, LSN: from}}
+	for n := wal.SegmentNumber(from-1, w.size); n < w.end && r.firstOut == nil; n++ {
+		if !w.commits(n) {
+			continue
+		}
+		if _, err := w.eachRecord(ctx, n, n, w.end, r.seek); err != nil {
+			return nil, err
+		}
+	}
+	return r.firstOut, nil
+}
+
+// firstReachable says which commit is the first one that a restore of the oldest
+// backup can end with, for a target that is before it; "" where that can't be
+// read.
+func (p *Plan) firstReachable(ctx context.Context, c Catalogue, oldest repo.BackupRef) string {
+	const far = 64 // segments
+	b, err := c.Backup(ctx, oldest)
+	if err != nil {
+		return ""
+	}
+	p.record = b
+	w := p.wayFrom(c)
+	p.record = nil
+	if w.list(ctx, w.first+far) != nil || w.load(ctx, w.first, w.end) != nil {
+		return ""
+	}
+	e, err := w.firstFrom(ctx, b.StopLSN)
+	if err != nil || e == nil {
+		return ""
+	}
+	return fmt.Sprintf("; the first commit behind the oldest is of transaction %d, at %s, LSN %s", e.XID, FormatTime(e.Time), e.LSN)
 }
 
 // noStop says why a recovery that comes to the end of the WAL hasn't stopped.

@@ -108,7 +108,13 @@ func (p *Plan) findWAL(ctx context.Context, c Catalogue) error {
 	if open {
 		p.judgeEnd(w)
 	}
-	return p.judgeDemands(ctx, w, last)
+	if err := p.judgeDemands(ctx, w, last); err != nil {
+		return err
+	}
+	if err := p.judgeForks(ctx, w, p.Target.Action); err != nil || !p.deep {
+		return err
+	}
+	return p.verifyWAL(ctx, w, last)
 }
 
 // describeWAL fills in PlannedWAL, for a recovery that needs the segments

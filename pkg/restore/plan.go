@@ -89,6 +89,9 @@ type Request struct {
 	Directory    string
 	WALDirectory string
 	Tablespaces  map[string]string
+	// Deep reads all WAL that the restore needs, and verifies it, which takes
+	// an identity.
+	Deep bool
 	// RestoreCommand is the restored cluster's restore_command.
 	RestoreCommand string
 }
@@ -126,9 +129,13 @@ type Plan struct {
 	history wal.History
 	onPath  []repo.BackupRef // all backups on the path
 	newer   *repo.BackupRef  // the oldest backup on it that is too late for the target
-	guessed uint64           // the segment where recovery seems to stop; 0: not known
-	early   bool             // recovery would stop before the backup is consistent
-	point   wal.LSN          // of the target's restore point; 0: not known
+	deep    bool             // the WAL is to be read whole
+	// noHotStandby: the way can't be replayed with hot_standby on.
+	noHotStandby bool
+
+	guessed uint64  // the segment where recovery seems to stop; 0: not known
+	early   bool    // recovery would stop before the backup is consistent
+	point   wal.LSN // of the target's restore point; 0: not known
 	demands wal.Demands
 
 	created         []string // directories of tablespaces that the recovery makes
@@ -181,6 +188,7 @@ type PlannedWAL struct {
 	Missing    []string `json:"missing"`
 	Partial    []string `json:"partial"`
 	StoredSize int64    `json:"stored_size"` // bytes of those present, as stored
+	Verified   int      `json:"verified"`    // segments that were read whole, all of those needed; 0 unless that was asked for
 	// Until is where the usable WAL ends: recovery replays no record behind it.
 	Until string `json:"until_lsn"`
 }
@@ -267,7 +275,7 @@ func planFrom(ctx context.Context, c Catalogue, r Request, systemID uint64) (*Pl
 			Target:     PlannedTarget{r.Target.Kind, r.Target.Value(), !r.Target.Exclusive, r.Action},
 			SignalFile: pgdata.RecoverySignalFileName, Clone: !r.Replace,
 			Problems: []string{}, Warnings: []string{}, Notes: []string{},
-			Promise: Promise{PendingPrepared: []Prepared{}},
+			Promise: Promise{PendingPrepared: []Prepared{}}, deep: r.Deep,
 		}
 		err := p.chooseBackup(ctx, c, r, before)
 		if _, refused := errors.AsType[*RefusedError](err); refused && late != nil {

@@ -1,11 +1,16 @@
 package restore
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/walship/walship/pkg/object"
 	"github.com/walship/walship/pkg/repo"
 	"github.com/walship/walship/pkg/wal"
 )
@@ -218,4 +223,117 @@ func TestBranches(t *testing.T) {
 			t.Errorf("%s: choices %+v", name, p.Choices)
 		}
 	}
+}
+
+// TestPlanBeforeAll is fault 43: a target before the oldest backup is refused,
+// with what can be reached.
+func TestPlanBeforeAll(t *testing.T) {
+	l := typical(t)
+	for _, target := range []Target{{Kind: TargetTime, Time: minute(-5)}, {Kind: TargetLSN, LSN: 2 * smallSegment}} {
+		_, err := MakePlan(t.Context(), Of(l.repository), Request{Target: target})
+		if _, refused := errors.AsType[*RefusedError](err); !refused || !strings.Contains(err.Error(), "; the first commit behind the oldest is of transaction 701, at 2026-11-20 10:01:00+00") {
+			t.Errorf("%s: %v", target, err)
+		}
+	}
+}
+
+// TestDeep reads what a listing only sees: damage, and WAL of somewhere else.
+func TestDeep(t *testing.T) {
+	plan := func(l *life) (*Plan, error) {
+		return MakePlan(t.Context(), Of(l.repository), Request{Target: Target{Kind: TargetLatest}, Deep: true})
+	}
+	l := typical(t)
+	if p, err := plan(l); err != nil || p.WAL.Verified != 4 || !p.Reachable {
+		t.Fatalf("%d segments verified, %v", p.WAL.Verified, err)
+	}
+	key := l.repository.FileKey(testSystem, wal.SegmentName(1, 4, smallSegment))
+	body, _, err := l.repository.Store.Get(t.Context(), key, 0, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored, err := io.ReadAll(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored[len(stored)-20] ^= 1
+	if err := l.repository.Store.Delete(t.Context(), key); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.repository.Store.Put(t.Context(), key, bytes.NewReader(stored)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := plan(l); !errors.Is(err, object.ErrCorrupt) {
+		t.Errorf("a damaged segment: %v", err)
+	}
+}
+
+// TestBrokenWAL ends before a segment that doesn't continue the one before it.
+func TestBrokenWAL(t *testing.T) {
+	l := typical(t)
+	other := newLife(t)
+	other.crossing(24, 903, minute(1))
+	other.commit(904, minute(2))
+	other.switchSegment()
+	other.commit(905, minute(20))
+	other.switchSegment()
+	name := wal.SegmentName(1, 4, smallSegment)
+	if err := l.repository.Store.Delete(t.Context(), l.repository.FileKey(testSystem, name)); err != nil {
+		t.Fatal(err)
+	}
+	other.data = other.data[:3*smallSegment]
+	other.archive(t, l.repository, 4)
+	p, err := MakePlan(t.Context(), Of(l.repository), Request{Target: Target{Kind: TargetLatest}})
+	if err != nil || p.EndsAt != 4*smallSegment || len(p.Warnings) != 1 || !strings.Contains(p.Warnings[0], name.String()+" doesn't continue") {
+		t.Errorf("it ends at %s, %v, warnings %q", p.EndsAt, err, p.Warnings)
+	}
+}
+
+// TestPreparedAtFork names a transaction that keeps PostgreSQL from replaying a
+// fork with hot_standby on.
+func TestPreparedAtFork(t *testing.T) {
+	for _, checkpoint := range []bool{true, false} {
+		l := newLife(t)
+		l.commit(701, minute(1))
+		l.switchSegment()
+		l.prepare(702, minute(2), "pending")
+		fork := l.position()
+		child := l.server.fork(2)
+		if checkpoint {
+			child.record(wal.ResourceXLOG, 0x00, 0, make([]byte, 88))
+		}
+		child.commit(803, minute(6))
+		child.switchSegment()
+		l.archive(t, l.repository, 2)
+		child.archive(t, l.repository, 3)
+		history := "1\t" + fork.String() + "\tno recovery target specified\n"
+		if _, err := l.repository.Store.Put(t.Context(), repo.HistoryKey(testSystem, 2), strings.NewReader(history)); err != nil {
+			t.Fatal(err)
+		}
+		c := withoutPrepared{Of(l.repository)}
+		for _, action := range []Action{ActionPause, ActionPromote} {
+			p, err := MakePlan(t.Context(), c, Request{Target: Target{Kind: TargetLatest}, Action: action})
+			if err != nil {
+				t.Fatal(err)
+			}
+			off := slices.Contains(p.Settings, Setting{"hot_standby", "off"})
+			if named := strings.Contains(strings.Join(append(p.Problems, p.Notes...), " "), `"pending"`); named != checkpoint ||
+				off != (checkpoint && action == ActionPromote) || p.Reachable != (action == ActionPromote || !checkpoint) {
+				t.Errorf("checkpoint %v, %s: problems %q, notes %q, hot_standby off %v", checkpoint, action, p.Problems, p.Notes, off)
+			}
+		}
+	}
+}
+
+// withoutPrepared is a catalogue whose backups have no manifest, but allow for
+// prepared transactions.
+type withoutPrepared struct{ Catalogue }
+
+func (c withoutPrepared) Prepared(context.Context, *repo.Backup) ([]uint32, error) { return nil, nil }
+
+func (c withoutPrepared) Backup(ctx context.Context, ref repo.BackupRef) (*repo.Backup, error) {
+	b, err := c.Catalogue.Backup(ctx, ref)
+	if err == nil {
+		b.Required.MaxPreparedTransactions = 5
+	}
+	return b, err
 }

@@ -50,6 +50,8 @@ func recoverySettings(p *Plan, r Request) []Setting {
 	if r.Action == ActionPause && !r.Standby {
 		// With hot_standby off PostgreSQL shuts down where it should pause.
 		add("hot_standby", "on")
+	} else if p.noHotStandby {
+		add("hot_standby", "off")
 	}
 	// What pg_control demands, and the WAL to be replayed; Run takes more
 	// where the backup's own configuration has more.
