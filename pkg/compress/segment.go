@@ -12,6 +12,9 @@ const (
 	// what repeats in it does so within a checkpoint's pages or within a few
 	// records, and memory and caches are spared.
 	segmentWindow = 512 << 10
+	// sharedWindow is that of several processors, whose parts of a segment are as
+	// long as four of it: to touch new memory takes a good part of a single push.
+	sharedWindow = 256 << 10
 	// sampleSize is how much of a segment is compressed twice.
 	sampleSize = 256 << 10
 	// worthwhile is by which part of what Fastest makes of the sample the encoder
@@ -39,12 +42,16 @@ type SegmentWriter struct {
 // one. It allocates some 5 MiB for each of them.
 func NewSegmentWriter(w io.Writer, level Level, processors int) (*SegmentWriter, error) {
 	s := &SegmentWriter{processors: max(processors, 1)}
+	window := segmentWindow
+	if s.processors > 1 {
+		window = sharedWindow
+	}
 	var err error
-	if s.full, err = newEncoder(level, segmentWindow, s.processors); err != nil {
+	if s.full, err = newEncoder(level, window, s.processors); err != nil {
 		return nil, err
 	}
 	if level == Default {
-		if s.fast, err = newEncoder(Fastest, segmentWindow, s.processors); err != nil {
+		if s.fast, err = newEncoder(Fastest, window, s.processors); err != nil {
 			return nil, err
 		}
 		s.sample = make([]byte, 0, sampleSize)
