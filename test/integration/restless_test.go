@@ -78,7 +78,7 @@ func disturb(t *testing.T, c *pgtest.Cluster) (counts map[string]*atomic.Int64, 
 // while relations and databases come, go, grow, shrink and are rewritten, and
 // has PostgreSQL's own programs look at what each restores to.
 func TestRestlessCluster(t *testing.T) { // faults 33 and 35, rule 24
-	majors, rounds := []pgtest.Major{15, 18}, 1
+	majors, rounds := []pgtest.Major{15}, 1
 	if full() {
 		majors, rounds = pgtest.Majors(), 30
 	}
