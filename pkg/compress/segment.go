@@ -60,8 +60,12 @@ func NewSegmentWriter(w io.Writer, level Level, processors int) (*SegmentWriter,
 	return s, nil
 }
 
-// Reset starts a new frame on dst, whatever became of the last one.
+// Reset starts a new frame on dst, whatever became of the last one, of which
+// nothing is written any more when it returns.
 func (s *SegmentWriter) Reset(dst io.Writer) {
+	if s.chosen != nil {
+		s.chosen.Reset(nil) // waits for its goroutines
+	}
 	s.dst = dst
 	s.sample = s.sample[:0]
 	s.chosen = nil

@@ -39,8 +39,8 @@ func (s *Sealer) NewPacker(processors int) (*Packer, error) {
 
 // Reset starts the next content, whatever became of the last one.
 func (p *Packer) Reset() {
+	p.zstd.Reset(&p.frame) // first: it may still be writing
 	p.frame.reset()
-	p.zstd.Reset(&p.frame)
 	p.hash.Reset()
 	p.size = 0
 }
