@@ -55,7 +55,7 @@ var rules = map[string]rule{
 	"pkg/object": {"wal storage compress crypto", blake3 + " " + sys},
 	"pkg/repo":   {"wal storage compress crypto object", ""},
 
-	"pkg/archive":  {"wal storage crypto object repo durable pgdata", ""},
+	"pkg/archive":  {"wal storage crypto object repo durable pgdata", xsync},
 	"pkg/postgres": {"wal storage pgdata", pgx},
 
 	"pkg/search":  {"wal storage compress object repo archive", xsync},

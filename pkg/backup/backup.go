@@ -233,6 +233,7 @@ func (r *run) commit(ctx context.Context) error {
 	r.saveRemembered()
 	r.log.Info("backup committed", "id", r.record.ID, "files", r.record.Files, "bytes", r.record.PlainSize,
 		"stored", r.record.StoredSize, "stop", r.record.StopLSN)
+	r.writeRollups(ctx)
 	return nil
 }
 

@@ -85,7 +85,7 @@ func RollupKey(systemID uint64, timeline wal.TimelineID, block, segmentSize uint
 
 // Key returns the key of the roll-up.
 func (x *Rollup) Key() string {
-	key := fmt.Sprintf("%ssummaries/%s-%d", clusterPrefix(x.SystemID), x.name(0), x.SegmentSize)
+	key := fmt.Sprintf("%s%s-%d", summariesPrefix(x.SystemID), x.name(0), x.SegmentSize)
 	if x.length() != RollupSegments {
 		key += fmt.Sprintf("-%d", x.Length)
 	}
@@ -128,6 +128,23 @@ func (r *Repository) WriteRollup(ctx context.Context, x *Rollup) error {
 	}
 	return nil
 }
+
+// Rollups lists the keys of the roll-ups of a timeline whose first segment has
+// a number from first on.
+func (r *Repository) Rollups(ctx context.Context, systemID uint64, timeline wal.TimelineID, first, segmentSize uint64) (map[string]bool, error) {
+	keys := map[string]bool{}
+	prefix := fmt.Sprintf("%s%08X", summariesPrefix(systemID), uint32(timeline))
+	after := summariesPrefix(systemID) + wal.SegmentName(timeline, first, segmentSize).String()
+	for info, err := range r.Store.List(ctx, prefix, after) {
+		if err != nil {
+			return nil, fmt.Errorf("list roll-ups of cluster %d: %w", systemID, err)
+		}
+		keys[info.Key] = true
+	}
+	return keys, nil
+}
+
+func summariesPrefix(systemID uint64) string { return clusterPrefix(systemID) + "summaries/" }
 
 // head is what a roll-up starts with.
 func (x *Rollup) head(repository string) string {

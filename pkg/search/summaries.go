@@ -4,16 +4,11 @@ import (
 	"context"
 	"errors"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/walship/walship/pkg/archive"
 	"github.com/walship/walship/pkg/repo"
 	"github.com/walship/walship/pkg/storage"
 	"github.com/walship/walship/pkg/wal"
 )
-
-// headersAtOnce is how many headers of segments are read at a time.
-const headersAtOnce = 16
 
 // narrow plans which of the archived segments to download: those that their
 // summaries don't exclude. It reads a block of summaries at a time.
@@ -73,27 +68,14 @@ func (s *searcher) summaries(ctx context.Context, block uint64, numbers []uint64
 	return summaries, err
 }
 
-// headers reads the summaries in the headers of segments, several at a time.
+// headers reads the summaries in the headers of segments.
 func (s *searcher) headers(ctx context.Context, numbers []uint64) ([]wal.Summary, error) {
-	summaries := make([]wal.Summary, len(numbers))
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(headersAtOnce)
+	names := make([]wal.FileName, len(numbers))
 	for i, n := range numbers {
-		group.Go(func() error {
-			name := s.name(n)
-			header, err := archive.ReadHeader(ctx, s.repository, s.repository.FileKey(s.query.SystemID, name))
-			if err != nil {
-				return err
-			}
-			// A summary that can't be read or can't be true excludes nothing.
-			if summary, err := wal.ParseSummary(header.Fields); err == nil && repo.CheckSummary(summary, name, s.segmentSize) == nil {
-				summaries[i] = summary
-			}
-			return nil
-		})
+		names[i] = s.name(n)
 	}
 	s.report.Headers += len(numbers)
-	return summaries, group.Wait()
+	return archive.Summaries(ctx, s.repository, s.query.SystemID, names, s.segmentSize)
 }
 
 // writeRollup saves the next search the reading of so many headers. That it
