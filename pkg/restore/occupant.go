@@ -51,7 +51,40 @@ func lookAtOccupant(p *Plan) (*occupant, error) {
 			o.places = append(o.places, filepath.Clean(target))
 		}
 	}
-	return o, nil
+	return o, o.checkOriginal(p)
+}
+
+// checkOriginal refuses places that the original cluster keeps its own files
+// in. A data directory that was copied as it is has the original's links.
+func (o *occupant) checkOriginal(p *Plan) error {
+	original := p.record.DataDirectory
+	if original == "" || sameFile(original, p.Directory) {
+		return nil
+	}
+	links := []string{filepath.Join(original, pgdata.WALDir)}
+	spaces := filepath.Join(original, pgdata.TablespaceDir)
+	entries, err := os.ReadDir(spaces)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return refusef("whether the cluster in %s uses the directories that the links of %s lead to can't be seen: %v", original, p.Directory, err)
+	}
+	for _, e := range entries {
+		links = append(links, filepath.Join(spaces, e.Name()))
+	}
+	for _, place := range o.places[1:] {
+		for _, link := range links {
+			if sameFile(link, place) {
+				return refusef("%s, which a link of %s leads to, is used by the cluster in %s, too: remove the link, and map the tablespace or pg_wal elsewhere", place, p.Directory, original)
+			}
+		}
+	}
+	return nil
+}
+
+// sameFile tells whether two paths lead to one file or directory.
+func sameFile(a, b string) bool {
+	of, err1 := os.Stat(a)
+	to, err2 := os.Stat(b)
+	return err1 == nil && err2 == nil && os.SameFile(of, to)
 }
 
 // has tells whether a directory belongs to the cluster.

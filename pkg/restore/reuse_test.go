@@ -277,6 +277,46 @@ func TestRunReuseRefuses(t *testing.T) {
 	}
 }
 
+// TestRunReuseKeepsOriginal is fault 44: a data directory that was copied with
+// its links is no leave to empty what the original has behind its own.
+func TestRunReuseKeepsOriginal(t *testing.T) {
+	for _, kind := range []string{"pg_tblspc/16400", "pg_wal"} {
+		t.Run(kind, func(t *testing.T) {
+			r, work := makeRepository(), t.TempDir()
+			b := smallBackup()
+			b.record.DataDirectory = work + "/original"
+			b.commit(t, r)
+			q := request(work)
+			q.WALDirectory = work + "/wal"
+			if _, err := restoreInto(t, r, q); err != nil {
+				t.Fatal(err)
+			}
+			target, err := os.Readlink(q.Directory + "/" + kind)
+			if err != nil {
+				t.Fatal(err)
+			}
+			link := b.record.DataDirectory + "/" + kind
+			if err := errors.Join(os.MkdirAll(filepath.Dir(link), 0o700), os.Symlink(target, link)); err != nil {
+				t.Fatal(err)
+			}
+			before := paths(t, work)
+			var refused *RefusedError
+			if _, err := reuse(t, r, q); !errors.As(err, &refused) || !strings.Contains(err.Error(), "is used by the cluster in "+work+"/original") {
+				t.Fatalf("Run: %v, want a refusal", err)
+			}
+			if after := paths(t, work); after != before {
+				t.Errorf("there was\n%s\nand now is\n%s", before, after)
+			}
+			if err := os.Remove(link); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := reuse(t, r, q); err != nil {
+				t.Errorf("without the original's link: %v", err)
+			}
+		})
+	}
+}
+
 // TestRunWithoutIdentity: what can't be read is known before anything is made.
 func TestRunWithoutIdentity(t *testing.T) {
 	r, work := makeRepository(), t.TempDir()
