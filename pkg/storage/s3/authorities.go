@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -116,11 +117,16 @@ func (a *authorities) connect(config *tls.Config, shake func(*tls.Config) (net.C
 
 // handshake makes a connection one with TLS, within that time, or closes it.
 func handshake(ctx context.Context, conn net.Conn, config *tls.Config, timeout time.Duration) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	shaking, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	secure := tls.Client(conn, config)
-	if err := secure.HandshakeContext(ctx); err != nil {
-		return nil, errors.Join(err, conn.Close())
+	err := secure.HandshakeContext(shaking)
+	if err == nil {
+		return secure, nil
 	}
-	return secure, nil
+	_ = conn.Close() // a handshake that took too long has done it
+	if ctx.Err() == nil && shaking.Err() != nil {
+		return nil, fmt.Errorf("TLS handshake with %s: no end of it within %s", config.ServerName, timeout)
+	}
+	return nil, err
 }

@@ -10,6 +10,7 @@ import (
 	"io"
 	"log"
 	"math/big"
+	"net"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -69,6 +70,22 @@ func TestAuthorities(t *testing.T) {
 	s := f.openTrusting(newAuthorities(bundleOf(t, itself)), "", func(l *limits) { l.attempts = 1 })
 	if _, err := s.Stat(t.Context(), "absent"); err == nil || !strings.Contains(err.Error(), "not localhost") {
 		t.Errorf("a server of another name: %v", err)
+	}
+}
+
+// Fault 12: a peer that takes connections and says nothing of TLS.
+func TestSilentHandshake(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	f := newFake(t)
+	f.server.URL = "https://" + listener.Addr().String()
+	s := f.open("", func(l *limits) { l.dial, l.attempts = 100*time.Millisecond, 2 })
+	_, err = s.Stat(t.Context(), "absent")
+	if err == nil || lasting(err) || !strings.Contains(err.Error(), "TLS handshake") {
+		t.Errorf("Stat: %v", err)
 	}
 }
 
