@@ -2,12 +2,16 @@ package archive
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/walship/walship/pkg/storage"
 	"github.com/walship/walship/pkg/wal"
@@ -108,6 +112,36 @@ func TestBatchAskFirstConflict(t *testing.T) {
 	if len(s.records(t)) != 0 || slices.ContainsFunc(s.puts, func(name string) bool { return name > s.row[0] }) {
 		t.Errorf("stored %v, records %v", s.puts, s.records(t))
 	}
+}
+
+// silent is a storage that doesn't answer when it is asked for one key.
+type silent struct {
+	storage.Store
+	key string
+}
+
+func (s silent) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, storage.Info, error) {
+	if strings.Contains(key, s.key) {
+		<-ctx.Done()
+		return nil, storage.Info{}, ctx.Err()
+	}
+	return s.Store.Get(ctx, key, offset, length)
+}
+
+// Fault 8: a batch that asks first ends by its time too.
+func TestBatchAskFirstSilence(t *testing.T) {
+	s := newServer(t, 6, "a")
+	s.Store = silent{s.Store, s.row[3]}
+	synctest.Test(t, func(t *testing.T) {
+		started := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		defer cancel()
+		o := PushOptions{SystemID: cluster, AskFirst: true, Batch: s.batch(), Log: quiet}
+		pushed, err := Push(ctx, s.Repository, filepath.Join(s.dir, s.row[0]), o)
+		if took := time.Since(started); err != nil || pushed.Along != 2 || took != o.Batch.End {
+			t.Errorf("%+v, %v, after %v", pushed, err, took)
+		}
+	})
 }
 
 func TestAgain(t *testing.T) {

@@ -58,6 +58,7 @@ func worst(segmentSize uint64) int { return 2 * int(segmentSize) }
 type batch struct {
 	*Batch
 	items  []*item // in the order of their WAL, the push's own first
+	size   int64   // bytes of each segment
 	memory *budget
 	slots  chan struct{} // one for each segment that was begun and isn't finished
 	pool   *packers
@@ -73,7 +74,7 @@ type item struct {
 
 func newBatch(b *Batch, own *push, along []wal.FileName) *batch {
 	all := &batch{
-		Batch: b, memory: newBudget(batchMemory), slots: make(chan struct{}, 2*b.Concurrency+1),
+		Batch: b, size: own.header.PlainSize, memory: newBudget(batchMemory), slots: make(chan struct{}, 2*b.Concurrency+1),
 		pool: &packers{sealer: own.repository.Sealer},
 	}
 	all.items = append(all.items, &item{push: own, prepared: make(chan struct{})})
@@ -98,7 +99,11 @@ func (b *batch) run(ctx context.Context) (Pushed, error) {
 	for range b.Concurrency {
 		workers.Go(func() {
 			for i := range work {
-				b.prepare(ctx, i)
+				if i == own {
+					b.prepare(ctx, i)
+				} else {
+					b.prepare(along, i)
+				}
 			}
 		})
 	}
@@ -141,7 +146,7 @@ func (b *batch) dispatch(ctx context.Context, work, order chan<- *item) {
 	late := time.Now().Add(b.Begin)
 	for n, i := range b.items {
 		b.slots <- struct{}{}
-		i.reserved = worst(uint64(b.items[0].header.PlainSize))
+		i.reserved = worst(uint64(b.size))
 		b.memory.take(i.reserved)
 		if n > 0 && (ctx.Err() != nil || time.Now().After(late)) {
 			return
@@ -155,12 +160,11 @@ func (b *batch) dispatch(ctx context.Context, work, order chan<- *item) {
 // out not to need.
 func (b *batch) prepare(ctx context.Context, i *item) {
 	defer close(i.prepared)
-	own := b.items[0]
-	if i != own { // that one is open
+	if i != b.items[0] { // that one is open
 		i.err = i.open()
 	}
-	if i.err == nil && i.header.PlainSize != own.header.PlainSize {
-		i.err = fmt.Errorf("it has %d bytes, not %d", i.header.PlainSize, own.header.PlainSize)
+	if i.err == nil && i.header.PlainSize != b.size {
+		i.err = fmt.Errorf("it has %d bytes, not %d", i.header.PlainSize, b.size)
 	}
 	if i.err == nil {
 		i.err = i.push.prepare(ctx, b.pool)

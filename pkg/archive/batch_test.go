@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -463,6 +464,35 @@ func TestPushIncomplete(t *testing.T) {
 		if err != nil || pushed.Name.Kind != kind {
 			t.Errorf("forked at %s: %+v, %v", fork, pushed, err)
 		}
+	}
+}
+
+// What is wrong with a segment is said once: when it is archived, and not by a
+// batch that leaves it to its own push.
+func TestBatchReportsOnce(t *testing.T) {
+	for what, c := range map[string]struct {
+		standby bool
+		message string
+	}{
+		"damaged":    {false, "WAL is damaged"},
+		"incomplete": {true, "archived as partial"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			s := newServer(t, 4, "a")
+			data, last := chained(parse(t, s.row[1]), 0, "a")
+			at := int(last - parse(t, s.row[1]).Start(segmentSize))
+			clear(data[at : at+24])
+			s.write(t, s.row[1], data)
+			for name, want := range map[string]int{s.row[0]: 0, s.row[1]: 1} {
+				var log bytes.Buffer
+				_, err := Push(t.Context(), s.Repository, filepath.Join(s.dir, name), PushOptions{
+					SystemID: cluster, Standby: c.standby, Batch: s.batch(), AskFirst: true, Log: slog.New(slog.NewTextHandler(&log, nil)),
+				})
+				if n := strings.Count(log.String(), c.message); err != nil || n != want {
+					t.Errorf("%s: %v; it is said %d times: %s", name, err, n, log.String())
+				}
+			}
+		})
 	}
 }
 

@@ -53,8 +53,6 @@ func (p *push) forked() bool {
 // becomePartial archives a segment under the name of a partial one: the whole
 // segment's name belongs to whoever completes it.
 func (p *push) becomePartial() {
-	p.o.Log.Warn("the segment is incomplete, as the last one of a timeline is that a standby receives: it is archived as partial",
-		"segment", p.name.String(), "end", p.summary.End.String(), "problem", p.summary.Problem)
 	p.name.Kind = wal.KindPartial
 	p.key = p.repository.FileKey(p.o.SystemID, p.name)
 	p.begin(p.header.PlainSize)

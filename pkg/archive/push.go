@@ -279,24 +279,18 @@ func (p *push) check(content io.Reader) error {
 		p.becomePartial()
 	}
 	p.header.Fields = summary.Fields()
-	return p.judge()
-}
-
-// judge says what is done with a segment whose WAL ends before it does: it is
-// damaged, since PostgreSQL archives what it has filled or switched away from
-// (rule 19). PostgreSQL will not hand it over any better, and what stands
-// before the damage is worth keeping: so it is archived, and reported loudly,
-// unless the caller is strict. A partial segment ends anywhere.
-func (p *push) judge() error {
-	if p.name.Kind != wal.KindSegment || p.summary.Ending.Complete() {
-		return nil
-	}
-	if p.o.Strict {
+	if p.damaged() && p.o.Strict {
 		return fmt.Errorf("%w: its WAL is damaged at %s: %s", ErrRefused, p.summary.End, p.summary.Problem)
 	}
-	p.o.Log.Error("the segment's WAL is damaged: it is archived as it is, and recovery will end there; take a new base backup",
-		"segment", p.name.String(), "at", p.summary.End.String(), "problem", p.summary.Problem)
 	return nil
+}
+
+// damaged tells whether a segment's WAL ends before it does, since PostgreSQL
+// archives what it has filled or switched away from (rule 19). It will not hand
+// it over any better, and what stands before the damage is worth keeping: so it
+// is archived, unless the caller is strict. A partial segment ends anywhere.
+func (p *push) damaged() bool {
+	return p.name.Kind == wal.KindSegment && !p.summary.Ending.Complete()
 }
 
 // publish stores what was prepared, and tries again while that may help.
@@ -305,7 +299,23 @@ func (p *push) publish(ctx context.Context) (done Pushed, err error) {
 		done, err = p.put(ctx)
 		return err
 	})
+	if err == nil {
+		p.report()
+	}
 	return done, err
+}
+
+// report says loudly what is wrong with a segment that is archived now. Of one
+// that a batch doesn't take along, its own push will say it.
+func (p *push) report() {
+	switch {
+	case p.damaged():
+		p.o.Log.Error("the segment's WAL is damaged: it is archived as it is, and recovery will end there; take a new base backup",
+			"segment", p.name.String(), "at", p.summary.End.String(), "problem", p.summary.Problem)
+	case p.name.String() != filepath.Base(p.path):
+		p.o.Log.Warn("the segment is incomplete, as the last one of a timeline is that a standby receives: it is archived as partial",
+			"segment", p.name.Segment().String(), "end", p.summary.End.String(), "problem", p.summary.Problem)
+	}
 }
 
 // put stores what was prepared, or finds that it is stored.
