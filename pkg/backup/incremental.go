@@ -209,7 +209,7 @@ func (r *run) openManifest(ctx context.Context, b *repo.Backup) (map[relationFil
 		if err != nil {
 			return nil, err
 		}
-		if name, incremental := pgdata.CutIncremental(f.Path); incremental {
+		if name, incremental := pgdata.CutIncremental(f.Path); incremental && b.Parent != nil {
 			f.Path = name
 		}
 		if file, ok := mainFork(f.Path); ok {

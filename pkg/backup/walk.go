@@ -123,6 +123,12 @@ func (w *walker) visit(ctx context.Context, dir *os.Root, e entry) error {
 		if unlogged, err := isUnlogged(dir, e); unlogged || err != nil {
 			return err
 		}
+		if _, incremental := pgdata.CutIncremental(e.name); incremental {
+			// No server makes one, and in an incremental backup it would pass
+			// for the changed blocks of the relation.
+			w.log.Warn("left out of the backup: it has the name of a file that only an incremental backup has", "path", e.name)
+			return nil
+		}
 		return w.emit(e)
 	case e.mode.Type() == fs.ModeSymlink && ofPostgreSQL(e.name):
 		return fmt.Errorf("%s in the data directory is a symbolic link: only tablespaces and pg_wal can be", e.name)

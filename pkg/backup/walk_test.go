@@ -17,7 +17,7 @@ func TestContent(t *testing.T) {
 	writeTree(t, s.dir, map[string]string{
 		// Unlogged: only the init fork. Temporary: nothing.
 		"base/1/2000": "rows", "base/1/2000.1": "rows", "base/1/2000_fsm": "f", "base/1/2000_vm": "v", "base/1/2000_init": "",
-		"base/1/20001": "rows", "base/1/t3_3000": "temporary", "base/1/t3_3000_fsm": "temporary",
+		"base/1/INCREMENTAL.1259": "left there", "base/1/20001": "rows", "base/1/t3_3000": "temporary", "base/1/t3_3000_fsm": "temporary",
 		"base/1/pg_internal.init": "cache", "base/pgsql_tmp/pgsql_tmp1.0": "sort", "base/1/pgsql_tmp2": "x",
 		"postmaster.pid": "1", "postmaster.opts": "x", "backup_label": "old", "tablespace_map": "old", "backup_manifest": "old",
 		"postgresql.auto.conf.tmp": "x", "pg_notify/0000": "n", "pg_subtrans/0000": "s", "pg_stat_tmp/x": "s", "pg_snapshots/x": "s",

@@ -49,11 +49,6 @@ func newCombiner(ctx context.Context, r *repo.Repository, chain []*repo.Backup, 
 			return nil, err
 		}
 	}
-	for name, f := range c.files {
-		if f.base < 0 {
-			return nil, fmt.Errorf("backup %s has blocks of file %q, which no full backup has", newest.ID, name)
-		}
-	}
 	return c, nil
 }
 
@@ -77,10 +72,7 @@ func (c *combiner) findPieces(ctx context.Context, i int) error {
 		}
 	}
 	err := c.readManifest(ctx, c.chain[i], func(entry pgdata.ManifestFile) error {
-		name, incremental := pgdata.CutIncremental(entry.Path)
-		if !incremental {
-			name = entry.Path
-		}
+		name, incremental := c.fileOf(i, entry.Path)
 		f := c.files[name]
 		if f == nil || f.base >= 0 && f.pieceOf != i {
 			return nil
@@ -104,6 +96,19 @@ func (c *combiner) findPieces(ctx context.Context, i int) error {
 		}
 	}
 	return nil
+}
+
+// fileOf says which file a path in backup i is of, and whether it has only
+// changed blocks of it. A full backup's files are what they are called: a server
+// sends whatever lies in its data directory.
+func (c *combiner) fileOf(i int, path string) (name string, incremental bool) {
+	if c.chain[i].Parent == nil {
+		return path, false
+	}
+	if name, incremental = pgdata.CutIncremental(path); incremental {
+		return name, true
+	}
+	return path, false
 }
 
 // readManifest reads a backup's manifest, to its end and checked.
@@ -230,10 +235,7 @@ func (c *combiner) addOlder(ctx context.Context, i int, o Options) error {
 func (c *combiner) pieces(ctx context.Context, i int) (map[string]*piece, error) {
 	pieces := make(map[string]*piece)
 	err := c.readManifest(ctx, c.chain[i], func(entry pgdata.ManifestFile) error {
-		name, incremental := pgdata.CutIncremental(entry.Path)
-		if !incremental {
-			name = entry.Path
-		}
+		name, incremental := c.fileOf(i, entry.Path)
 		if f := c.files[name]; f != nil && i >= f.base && (i == f.base) == !incremental {
 			pieces[entry.Path] = &piece{f, incremental, manifestFile{size: entry.Size, algorithm: entry.Algorithm, checksum: bytes.Clone(entry.Checksum)}}
 		}

@@ -126,6 +126,9 @@ func TestCombine(t *testing.T) {
 			{relation: blocks{1, 2, 3, 4}.bytes()},
 			{inc: append(pgdata.Incremental{Blocks: []uint32{2}, Length: 1}.AppendHeader(nil), blocks{9}.bytes()...)},
 		}, blocks{1, 0, 9}},
+		"a foreign file with the name of blocks": {[]map[string][]byte{
+			{relation: blocks{1, 2, 3}.bytes(), inc: []byte("left there by somebody")}, {inc: blocks{1, 9, 3}.incrementally(1)},
+		}, blocks{1, 9, 3}},
 		"an odd size below": {[]map[string][]byte{
 			{relation: append(blocks{1, 2}.bytes(), "rest"...)}, {inc: blocks{1, 2, 3}.incrementally(2)},
 		}, blocks{1, 2, 3}},
@@ -304,7 +307,7 @@ func TestCombineRefuses(t *testing.T) {
 			spoil(c[0], relation, func(e *tarEntry) { e.Name, e.content = inc, changed })
 			c[0].list()
 			return c
-		}, "which no full backup has"},
+		}, "of which backup 20261120T010000Z has nothing"},
 		"both": {func(c []*madeBackup) []*madeBackup { c[1].add(file(relation, "x")); c[1].list(); return c }, "both whole and incrementally"},
 		"both at last": {func(c []*madeBackup) []*madeBackup {
 			c[2].add(file(relation, "x"))
