@@ -63,7 +63,9 @@ func TestPrefetchFullDisk(t *testing.T) {
 			}
 			for i := 3; i < 8; i++ {
 				r.gets(t, numbered(1, i+1), byte('a'+i))
-				if got := r.storage.count(numbered(1, i+1)); i >= 5 && got != 1 {
+				// Once by the process that fetches ahead, and where that is only just
+				// getting going again, once by the call.
+				if got := r.storage.count(numbered(1, i+1)); got > 2 {
 					t.Errorf("%s was read %d times", numbered(1, i+1), got)
 				}
 			}
