@@ -11,6 +11,7 @@ import (
 
 	"github.com/walship/walship/pkg/pgdata"
 	"github.com/walship/walship/pkg/repo"
+	"github.com/walship/walship/pkg/storage"
 	"github.com/walship/walship/pkg/wal"
 )
 
@@ -19,7 +20,7 @@ import (
 // WAL. A segment that the server still has is read there: nothing
 // has to be fetched and nothing decrypted. The server may use it anew
 // meanwhile, which shows; then all that is archived is read from the
-// repository.
+// repository, and only the rest from the server.
 func (r *run) readChanges(ctx context.Context) (*wal.Changes, error) {
 	changes, err := r.readSummaries(ctx)
 	if err == nil {
@@ -32,8 +33,8 @@ func (r *run) readChanges(ctx context.Context) (*wal.Changes, error) {
 	r.log.Info("reading the WAL since the parent", "parent", r.base.parent.ID, "from", r.base.parent.StartLSN, "to", r.record.StartLSN)
 	changes, err = r.readWAL(ctx, r.openSegment)
 	if err != nil && ctx.Err() == nil {
-		r.log.Info("reading archived WAL only, the server's own can't be read on", "error", err)
-		changes, err = r.readWAL(ctx, r.openArchived)
+		r.log.Info("reading archived WAL, the server's own can't be read on", "error", err)
+		changes, err = r.readWAL(ctx, r.openArchivedFirst)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("the WAL since backup %s can't be read whole: %w", r.base.parent.ID, err)
@@ -70,12 +71,25 @@ func (r *run) readWAL(ctx context.Context, open func(context.Context, wal.FileNa
 
 // openSegment opens a segment in pg_wal, or else in the repository.
 func (r *run) openSegment(ctx context.Context, name wal.FileName) (io.ReadCloser, error) {
-	path := filepath.Join(r.record.DataDirectory, pgdata.WALDir, name.String())
-	file, err := os.Open(path)
+	file, err := r.openOwn(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return r.openArchived(ctx, name)
 	}
 	return file, err
+}
+
+// openArchivedFirst opens a segment in the repository, or else in pg_wal: the
+// one that the backup starts in isn't archived before it is full.
+func (r *run) openArchivedFirst(ctx context.Context, name wal.FileName) (io.ReadCloser, error) {
+	content, err := r.openArchived(ctx, name)
+	if errors.Is(err, storage.ErrNotExist) {
+		return r.openOwn(name)
+	}
+	return content, err
+}
+
+func (r *run) openOwn(name wal.FileName) (io.ReadCloser, error) {
+	return os.Open(filepath.Join(r.record.DataDirectory, pgdata.WALDir, name.String()))
 }
 
 // openArchived opens a segment in the repository.

@@ -2,8 +2,12 @@ package backup
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
+	"errors"
 	"hash/crc32"
+	"io"
+	"io/fs"
 	"log/slog"
 	"slices"
 	"strings"
@@ -11,6 +15,7 @@ import (
 
 	"github.com/walship/walship/pkg/pgdata"
 	"github.com/walship/walship/pkg/repo"
+	"github.com/walship/walship/pkg/storage"
 	"github.com/walship/walship/pkg/wal"
 )
 
@@ -229,4 +234,42 @@ func TestReadWAL(t *testing.T) {
 	if changes, err := r.readChanges(t.Context()); err == nil {
 		t.Errorf("with something else for WAL: %v", changes)
 	}
+}
+
+// TestOpenWAL: what the server used anew is read from the repository, and what
+// isn't archived yet from the server.
+func TestOpenWAL(t *testing.T) {
+	s := newSite(t)
+	s.archiveWAL(t, 5, 6)
+	writeTree(t, s.dir, map[string]string{"pg_wal/000000010000000000000006": "own", "pg_wal/000000010000000000000007": "own"})
+	r := &run{repository: s.repository, record: repo.Backup{SystemID: testSystemID, DataDirectory: s.dir}}
+	for _, test := range []struct {
+		number        uint64
+		first, second string
+	}{{5, "wal", "wal"}, {6, "own", "wal"}, {7, "own", "own"}, {8, "", ""}} {
+		name := wal.SegmentName(1, test.number, testSegment)
+		if got := readAll(t, r.openSegment, name); got != test.first {
+			t.Errorf("%s: read %q, want %q", name, got, test.first)
+		}
+		if got := readAll(t, r.openArchivedFirst, name); got != test.second {
+			t.Errorf("%s: read %q the second time, want %q", name, got, test.second)
+		}
+	}
+}
+
+// readAll reads a segment; "" when there is none.
+func readAll(t *testing.T, open func(context.Context, wal.FileName) (io.ReadCloser, error), name wal.FileName) string {
+	t.Helper()
+	src, err := open(t.Context(), name)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, storage.ErrNotExist) {
+		return ""
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := io.ReadAll(src)
+	if err := errors.Join(err, src.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
 }
