@@ -89,7 +89,8 @@ func (d *destination) configure(ctx context.Context, p *Plan, settings []byte) e
 }
 
 // sync makes every directory durable behind what is in it. The files that were
-// restored are durable; with files the others are made so first.
+// restored are durable; with files the others are made so first. Those of the
+// state directory always are.
 func (d *destination) sync(ctx context.Context, concurrency int, files bool) error {
 	for _, root := range append(d.roots(), d.state) {
 		group, ctx := errgroup.WithContext(ctx)
@@ -99,7 +100,7 @@ func (d *destination) sync(ctx context.Context, concurrency int, files bool) err
 			switch {
 			case entry.IsDir():
 				dirs = append(dirs, name)
-			case files && entry.Type().IsRegular():
+			case files && root != d.state && entry.Type().IsRegular():
 				group.Go(func() error { return syncFile(root, name) })
 			}
 			return nil
@@ -153,7 +154,7 @@ func syncFile(root *os.Root, name string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(file.Sync(), file.Close())
+	return unsynced{root, name, file}.sync()
 }
 
 // commit puts pg_control in place, by a rename: only now is the directory a
