@@ -49,8 +49,7 @@ func (e *environment) pushWAL(c *cli.Context, path string) error {
 	o := archive.PushOptions{
 		SystemID: s.systemID, Strict: c.Bool("strict"), Batch: memory.batch(settings),
 		Processors: min(pushConcurrency(settings), 2), Host: hostName(), Log: e.logger(),
-		// A directory is asked without a request.
-		AskFirst: isDirectory(settings.Repository) || memory.again(),
+		AskFirst: !isDirectory(settings.Repository) && memory.again(),
 	}
 	if o.Standby, err = isStandby(s.dataDirectory); err != nil {
 		return err

@@ -43,7 +43,9 @@ type PushOptions struct {
 	Processors int
 	// AskFirst: the repository may well have the file already. It is asked
 	// before the file is compressed, which is in vain then; where it hasn't,
-	// that was a request more.
+	// that was a request more. It is for storages where what can be read is
+	// durable. In a directory only a write that is refused makes sure of that:
+	// whoever wrote the object may have been killed before it was.
 	AskFirst bool
 	Log      *slog.Logger
 }
