@@ -58,8 +58,8 @@ func (d *destination) fill(ctx context.Context, r *repo.Repository, p *Plan, log
 			return fmt.Errorf("write %s: %w", done, err)
 		}
 	}
-	if err := d.data.Remove(pgdata.StandbySignalFileName); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove %s: %w", pgdata.StandbySignalFileName, err)
+	if err := d.removeSignals(); err != nil {
+		return err
 	}
 	if !p.Clone {
 		return nil

@@ -76,14 +76,23 @@ func (d *destination) configure(ctx context.Context, p *Plan, settings []byte) e
 	if err := durable.WriteFile(d.data, pgdata.AutoConfFileName, conf, 0o600); err != nil {
 		return fmt.Errorf("write %s: %w", pgdata.AutoConfFileName, err)
 	}
-	// A standby.signal would win over the recovery.signal.
+	if err := d.removeSignals(); err != nil {
+		return err
+	}
+	if err := durable.WriteFile(d.data, p.SignalFile, nil, 0o600); err != nil {
+		return fmt.Errorf("write %s: %w", p.SignalFile, err)
+	}
+	return nil
+}
+
+// removeSignals removes the signal files of the original, which may have been a
+// standby, or in a recovery of its own. A standby.signal would win over the
+// restore's recovery.signal.
+func (d *destination) removeSignals() error {
 	for _, name := range []string{pgdata.StandbySignalFileName, pgdata.RecoverySignalFileName} {
 		if err := d.data.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove %s: %w", name, err)
 		}
-	}
-	if err := durable.WriteFile(d.data, p.SignalFile, nil, 0o600); err != nil {
-		return fmt.Errorf("write %s: %w", p.SignalFile, err)
 	}
 	return nil
 }
