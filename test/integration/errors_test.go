@@ -331,7 +331,7 @@ func wrongRestores(t *testing.T, site *site) {
 		{"flag behind an argument", []string{"elsewhere", "--immediate"}, "", 2, []string{"flag --immediate stands behind an argument"}, ""},
 		{"unknown backup", []string{"--backup", "20200101T000000Z"}, "", 4, []string{"no backup 20200101T000000Z"}, ""},
 		{"unknown cluster", []string{"--system-id", "42"}, "", 4, []string{"no backup of cluster 42"}, ""},
-		{"before the first backup", []string{"--to-time", "2020-01-01T00:00:00Z"}, "", 4, []string{"can be restored to times from then on"}, ""},
+		{"before the first backup", []string{"--to-time", "2020-01-01T00:00:00Z"}, "", 4, []string{"can be restored to times behind that"}, ""},
 		{"LSN before it", []string{"--to-lsn", "0/100028"}, "", 4, []string{"can be restored to LSNs from there on"}, ""},
 		{"behind the archive", []string{"--to-lsn", "FF/0"}, "", 4, []string{"can't be reached"}, ""},
 		{"the future", []string{"--to-time", time.Now().Add(time.Hour).UTC().Format(time.RFC3339)}, "", 4, []string{"in the future"}, ""},
