@@ -218,9 +218,6 @@ func pushOptions(c *cli.Context) (backup.Options, error) {
 	if o.Parent != "" && !o.Incremental {
 		return o, &usageError{"--parent: it is for incremental backups, with --incremental"}
 	}
-	if o.Incremental && c.Bool("remote") {
-		return o, &usageError{"--incremental: walship reads the changes from the data directory, so it can't be --remote"}
-	}
 	switch c.String("checkpoint") {
 	case "fast":
 		o.Fast = true

@@ -205,6 +205,9 @@ func (r *run) finish(ctx context.Context) error {
 	if err := r.settleLocalEnd(control); err != nil {
 		return err
 	}
+	if parent := r.record.Parent; parent != nil {
+		stopped.Label = pgdata.AppendIncremental(stopped.Label, parent.StartLSN, parent.Timeline)
+	}
 	if err := r.putLastPart(ctx, stopped, control); err != nil {
 		return err
 	}

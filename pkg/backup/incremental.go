@@ -53,6 +53,15 @@ func (r *run) chooseParent(ctx context.Context) error {
 		return nil
 	}
 	parent, err := r.findParent(ctx)
+	if parent != nil {
+		r.record.Parent = parent.AsParent()
+		r.base = &base{parent: parent}
+	}
+	return r.settleParent(err)
+}
+
+// settleParent says what comes of it where no parent was found.
+func (r *run) settleParent(err error) error {
 	var whole *notIncremental
 	switch {
 	case errors.As(err, &whole) && r.options.Parent != "":
@@ -63,8 +72,6 @@ func (r *run) chooseParent(ctx context.Context) error {
 	case err != nil:
 		return fmt.Errorf("choose the parent of an incremental backup: %w", err)
 	}
-	r.record.Parent = parent.AsParent()
-	r.base = &base{parent: parent}
 	return nil
 }
 
@@ -150,7 +157,10 @@ func (r *run) compareParent(ctx context.Context) error {
 	if r.base == nil {
 		return nil
 	}
-	err := r.readParent(ctx)
+	err := r.readParent(ctx, func() visitFile {
+		r.base.files = make(map[relationFile]struct{})
+		return func(_ string, f relationFile) { r.base.files[f] = struct{}{} }
+	})
 	if err == nil {
 		r.base.changes, err = r.readChanges(ctx)
 	}
@@ -166,61 +176,64 @@ func (r *run) compareParent(ctx context.Context) error {
 	return nil
 }
 
+// visitFile is told of a main fork that a backup has, whole or incrementally,
+// by the path that it has in a data directory.
+type visitFile func(name string, f relationFile)
+
 // readParent finds out which files the parent has: this host may remember it,
-// else the parent's manifest says so.
-func (r *run) readParent(ctx context.Context) (err error) {
+// else the parent's manifest says so. begin is called before each attempt.
+func (r *run) readParent(ctx context.Context, begin func() visitFile) error {
 	if r.state != nil {
-		if r.base.files, err = recall(r.state, r.base.parent); err == nil {
+		err := recall(r.state, r.base.parent, begin())
+		if err == nil {
 			return nil
 		}
 		r.log.Info("this host doesn't remember what the parent has", "parent", r.base.parent.ID, "reason", err)
 	}
-	if r.base.files, err = r.openManifest(ctx, r.base.parent); err != nil {
+	if err := r.openManifest(ctx, r.base.parent, begin()); err != nil {
 		return fmt.Errorf("what the parent has can't be read: %w", err)
 	}
 	return nil
 }
 
-// openManifest reads a backup's manifest: which main forks it has, whole or
-// incrementally.
-func (r *run) openManifest(ctx context.Context, b *repo.Backup) (map[relationFile]struct{}, error) {
+// openManifest reads a backup's manifest.
+func (r *run) openManifest(ctx context.Context, b *repo.Backup, visit visitFile) error {
 	want := repo.ManifestHeader(b.SystemID, b.ID)
 	var err error
 	if want.Digest, err = object.ParseDigest(b.Manifest.PlainDigest); err != nil {
-		return nil, err
+		return err
 	}
 	want.PlainSize = b.Manifest.PlainSize
 	body, _, err := r.repository.Store.Get(ctx, b.Manifest.Key, 0, -1)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer body.Close()
 	content, err := r.repository.Opener.Open(body, want)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer content.Close()
 	manifest, err := pgdata.ReadManifest(content, pgdata.ManifestLimits{})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	files := make(map[relationFile]struct{})
 	for f, err := range manifest.Files() {
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if name, incremental := pgdata.CutIncremental(f.Path); incremental && b.Parent != nil {
 			f.Path = name
 		}
 		if file, ok := mainFork(f.Path); ok {
-			files[file] = struct{}{}
+			visit(f.Path, file)
 		}
 	}
 	if _, err := manifest.Finish(); err != nil {
-		return nil, err
+		return err
 	}
 	_, err = io.Copy(io.Discard, content) // to its end, where it is checked
-	return files, err
+	return err
 }
 
 // decide says which blocks of a file have to be stored, or nil where it has to

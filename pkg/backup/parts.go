@@ -4,7 +4,6 @@ import (
 	"archive/tar"
 	"context"
 	"io"
-	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -97,11 +96,7 @@ func (p *partWriter) writeEntries(ctx context.Context, entries []entry) error {
 // nothing starts.
 func (r *run) putLastPart(ctx context.Context, stopped postgres.BackupStop, control controlFile) error {
 	stored, err := r.putPart(ctx, len(r.record.Parts)+1, nil, func(p *partWriter) error {
-		label := stopped.Label
-		if parent := r.record.Parent; parent != nil {
-			label = pgdata.AppendIncremental(slices.Clone(label), parent.StartLSN, parent.Timeline)
-		}
-		if err := p.writeContent(pgdata.BackupLabelFileName, label, stopped.Time, true); err != nil {
+		if err := p.writeContent(pgdata.BackupLabelFileName, stopped.Label, stopped.Time, true); err != nil {
 			return err
 		}
 		// The map describes this host's paths. A restore that maps

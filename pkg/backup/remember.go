@@ -49,25 +49,26 @@ func (r *run) beginRemembering() {
 		return
 	}
 	var err error
-	if r.manifest.remember, err = newRemember(r.state, r.record.ID); err != nil {
+	if r.noted, err = newRemember(r.state, r.record.ID); err != nil {
 		r.notRemembered(err)
+	}
+	if r.manifest != nil {
+		r.manifest.remember = r.noted
 	}
 }
 
 // saveRemembered keeps what was noted of a backup that was committed.
 func (r *run) saveRemembered() {
-	if r.manifest == nil || r.manifest.remember == nil {
+	if r.noted == nil {
 		return
 	}
-	if err := r.manifest.remember.save(&r.record); err != nil {
+	if err := r.noted.save(&r.record); err != nil {
 		r.notRemembered(err)
 	}
 }
 
 func (r *run) closeState() {
-	if r.manifest != nil {
-		r.manifest.remember.discard()
-	}
+	r.noted.discard()
 	if r.state != nil {
 		r.state.Close()
 	}
@@ -151,17 +152,16 @@ func (m *remember) discard() {
 const endOfFiles = "manifest "
 
 // recall reads what is remembered of a backup.
-func recall(state *os.Root, b *repo.Backup) (map[relationFile]struct{}, error) {
+func recall(state *os.Root, b *repo.Backup, visit visitFile) error {
 	file, err := state.Open(rememberedName(b.ID))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer file.Close()
 	content, err := gzip.NewReader(file)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	files := make(map[relationFile]struct{})
 	lines := bufio.NewScanner(content)
 	last := ""
 	for lines.Scan() {
@@ -170,18 +170,18 @@ func recall(state *os.Root, b *repo.Backup) (map[relationFile]struct{}, error) {
 		}
 		relation, ok := mainFork(last)
 		if !ok {
-			return nil, fmt.Errorf("it lists %q", last)
+			return fmt.Errorf("it lists %q", last)
 		}
-		files[relation] = struct{}{}
+		visit(last, relation)
 	}
 	if lines.Scan() {
-		return nil, errors.New("something stands behind its end")
+		return errors.New("something stands behind its end")
 	}
 	if err := lines.Err(); err != nil {
-		return nil, err
+		return err
 	}
 	if last != endOfFiles+b.Manifest.PlainDigest {
-		return nil, errors.New("it is of another backup")
+		return errors.New("it is of another backup")
 	}
-	return files, nil
+	return nil
 }

@@ -55,6 +55,7 @@ func PushRemote(ctx context.Context, d Deps, o Options) (*repo.Backup, error) {
 		return nil, err
 	}
 	defer r.close()
+	x.openState(d)
 	if err := x.start(ctx); err != nil {
 		return nil, causeOf(ctx, err)
 	}
@@ -100,13 +101,17 @@ func (x *remote) start(ctx context.Context) error {
 	if o.MaxRate >= postgres.MinServerRate && o.MaxRate <= postgres.MaxServerRate {
 		server.MaxRate = o.MaxRate
 	}
-	if x.backup, err = x.session.StartBaseBackup(ctx, server); err != nil {
+	if x.backup, err = x.begin(ctx, server); err != nil {
 		return err
 	}
 	x.progress.total.Store(x.backup.Size)
 	b := &x.record
 	b.Timeline, b.StartLSN, b.StartTime = x.backup.Timeline, x.backup.Start, now
-	return x.open(ctx)
+	if err := x.open(ctx); err != nil {
+		return err
+	}
+	x.beginRemembering()
+	return nil
 }
 
 // finish takes what the server sends, and commits the backup.
@@ -138,6 +143,9 @@ func (x *remote) finish(ctx context.Context) error {
 	}
 	b := &x.record
 	b.Files, b.PlainSize, b.StoredSize = x.progress.files.Load(), x.progress.bytes.Load(), x.progress.stored.Load()
+	if b.Parent != nil {
+		b.DataSize = x.dataSize.Load()
+	}
 	return x.commit(ctx)
 }
 
@@ -223,6 +231,9 @@ func (x *remote) describeRemote(stopped postgres.BackupStop) error {
 	x.control.modified = control.Time
 	b.DataChecksums, b.Required = control.DataChecksumVersion != 0, requiredSettings(control)
 	if err := x.describe(stopped); err != nil {
+		return err
+	}
+	if err := x.checkBase(stopped.Label); err != nil {
 		return err
 	}
 	b.Tablespaces = []repo.Tablespace{}

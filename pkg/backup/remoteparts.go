@@ -168,9 +168,13 @@ func (x *remote) copyEntry(ctx context.Context, archive *tar.Writer, in *incomin
 	if err := archive.WriteHeader(out); err != nil {
 		return err
 	}
+	content, size, err := wholeSize(header, in.archive)
+	if err != nil {
+		return err
+	}
 	hash := x.options.Checksums.New()
 	for left := header.Size; left > 0; {
-		n, err := io.ReadFull(in.archive, buffer[:min(left, int64(len(buffer)))])
+		n, err := io.ReadFull(content, buffer[:min(left, int64(len(buffer)))])
 		if err != nil {
 			return err
 		}
@@ -187,7 +191,9 @@ func (x *remote) copyEntry(ctx context.Context, archive *tar.Writer, in *incomin
 		left -= int64(n)
 	}
 	x.progress.files.Add(1)
-	x.sizes[in.oid] += header.Size
+	x.sizes[in.oid] += size
+	x.dataSize.Add(size)
+	x.noted.add(header.Name)
 	x.configured = x.configured || header.Name == "postgresql.conf"
 	return x.passed.add(header.Name, header.Size, hash)
 }

@@ -38,6 +38,7 @@ type run struct {
 	history  wal.History        // the way to its timeline, once it is known
 	base     *base              // nil: a full backup
 	state    *os.Root           // nil: nothing is remembered on this host
+	noted    *remember          // what is to be remembered of this backup; nil: nothing
 	dataSize atomic.Int64       // bytes of the files that a restore makes of this
 
 	stream   *walStream // nil unless WAL is streamed

@@ -166,6 +166,10 @@ type BackupStream struct {
 	OID      uint32 // of the tablespace; 0 for the data directory
 }
 
+// ErrNotIncremental means that the server can't tell what has changed since the
+// backup whose manifest was sent. The session is ready for another command.
+var ErrNotIncremental = errors.New("the server can't send what changed since the parent")
+
 // StartBaseBackup sends BASE_BACKUP and returns when the server has begun the
 // backup, after its checkpoint. ctx is that of the whole backup.
 func (r *Replication) StartBaseBackup(ctx context.Context, o BaseBackupOptions) (*BaseBackup, error) {
@@ -178,11 +182,16 @@ func (r *Replication) StartBaseBackup(ctx context.Context, o BaseBackupOptions) 
 	if err == nil {
 		err = b.readTablespaces()
 	}
-	if err != nil {
-		b.stop()
-		return nil, fmt.Errorf("start backup: %w", err)
+	if err == nil {
+		return b, nil
 	}
-	return b, nil
+	// As PrepareForIncrementalBackup answers, in
+	// src/backend/backup/basebackup_incremental.c.
+	if o.Incremental && code(err) == notInPrerequisiteState && r.ready(ctx) == nil {
+		err = fmt.Errorf("%w: %w", ErrNotIncremental, err)
+	}
+	b.stop()
+	return nil, fmt.Errorf("start backup: %w", err)
 }
 
 func (b *BaseBackup) readTablespaces() error {
@@ -376,7 +385,10 @@ type BaseBackupEnd struct {
 	Damage []string
 }
 
-const dataCorrupted = "XX001"
+const (
+	dataCorrupted          = "XX001"
+	notInPrerequisiteState = "55000"
+)
 
 // Finish reads what the server says behind the last stream. The session is
 // ready for another command then.

@@ -57,14 +57,18 @@ func TestIncremental(t *testing.T) {
 	}
 }
 
-// incremental takes an incremental backup, which must be based on that one.
-func (s *site) incremental(t *testing.T, parent string) string {
+// incremental takes an incremental backup, which must be based on that one; push
+// is how, if it isn't the plain command.
+func (s *site) incremental(t *testing.T, parent string, push ...string) string {
 	t.Helper()
 	var record struct {
 		ID     string
 		Parent struct{ Backup string }
 	}
-	result := s.walship(t, "backup", "push", "--incremental", "--json")
+	if len(push) == 0 {
+		push = []string{"backup", "push"}
+	}
+	result := s.walship(t, append(push, "--incremental", "--json")...)
 	if err := json.Unmarshal([]byte(result.Stdout), &record); err != nil || record.Parent.Backup != parent {
 		t.Fatalf("the backup is based on %q, want %q (%v)\n%s", record.Parent.Backup, parent, err, result.Stderr)
 	}
