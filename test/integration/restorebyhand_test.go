@@ -3,8 +3,12 @@
 package integration
 
 import (
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/walship/walship/test/pgtest"
@@ -34,6 +38,7 @@ func TestRestoreByHand(t *testing.T) {
 			c.Archive(t)
 			site.walship(t, "backup", "push") // too late for the target
 			c.Exec(t, "CREATE TABLE last AS SELECT 1 AS id")
+			site.walship(t, "backup", "push", "--incremental") // 15 can't combine it
 			latest := c.Dump(t, "postgres")
 			c.Archive(t)
 			c.Stop(t, pgtest.Fast)
@@ -68,7 +73,7 @@ func TestRestoreByHand(t *testing.T) {
 			restored.Stop(t, pgtest.Fast)
 
 			end := filepath.Join(site.dir, "by-hand-latest")
-			if result := byHand(end, "-T", filepath.Join(site.dir, "tablespaces")); result.Code != 0 {
+			if result := byHand(end, "-T", filepath.Join(site.dir, "tablespaces")); result.Code != 0 || !strings.Contains(result.Stderr, "PostgreSQL 15 has no pg_combinebackup: the full backup before it") {
 				t.Fatalf("restore-by-hand: exit code %d\n%s", result.Code, result.Stderr)
 			}
 			restored = pgtest.Open(t, major, end)
@@ -102,6 +107,98 @@ func TestRestoreByHand(t *testing.T) {
 				t.Error("restore-by-hand restored a damaged part")
 			}
 		})
+	}
+}
+
+// TestRestoreByHandChain restores a chain of incremental backups with
+// pg_combinebackup, with no WAL but that of its newest backup.
+func TestRestoreByHandChain(t *testing.T) {
+	const major = pgtest.Major(17)
+	site := newSite(t, major, siteOptions{encrypted: true, cluster: []pgtest.Option{pgtest.SegmentSize(1), pgtest.Set("summarize_wal", "on")}})
+	c := site.cluster
+	c.Exec(t, schema...)
+	c.Exec(t,
+		"CREATE TABLESPACE outside LOCATION '"+pgtest.MkdirNobody(t, site.dir, "tablespace")+"'",
+		"CREATE TABLE placed TABLESPACE outside AS SELECT generate_series(1, 20000) AS id")
+	site.walship(t, "backup", "push")
+	for n := range 2 {
+		c.Exec(t, fmt.Sprintf("DELETE FROM placed WHERE id = %d", n+1), fmt.Sprintf("CREATE TABLE new%d AS SELECT generate_series(1, 1000) AS id", n))
+		site.walship(t, "backup", "push", "--incremental")
+	}
+	want := c.Dump(t, "postgres")
+	c.Stop(t, pgtest.Fast)
+	records, err := filepath.Glob(filepath.Join(site.dir, "repository/*/backups/*.json"))
+	if err != nil || len(records) != 3 {
+		t.Fatalf("the backups are %v (%v)", records, err)
+	}
+	site.removeWALBefore(t, strings.Split(filepath.Base(records[2]), "-")[1])
+
+	// The major's own root has neither of these.
+	bin := pgtest.MkdirNobody(t, site.dir, "bin")
+	for _, tool := range []string{"age", "zstd"} {
+		if output, err := exec.Command("cp", "/usr/bin/"+tool, bin).CombinedOutput(); err != nil {
+			t.Fatalf("copy %s: %v\n%s", tool, err, output)
+		}
+	}
+	path := "PATH=" + bin + ":/usr/lib/postgresql/17/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	text, err := os.ReadFile("../../scripts/restore-by-hand")
+	if err != nil {
+		t.Fatal(err)
+	}
+	script := filepath.Join(site.dir, "restore-by-hand")
+	write(t, script, string(text))
+	byHand := func(target string) pgtest.Result {
+		cmd := c.Command(t.Context(), t, "/bin/bash", script, "-i", filepath.Join(site.dir, "identity.txt"), filepath.Join(site.dir, "repository"), target)
+		cmd.Env = append(cmd.Env, path)
+		return pgtest.Run(t, cmd)
+	}
+	target := filepath.Join(site.dir, "by-hand")
+	if result := byHand(target); result.Code != 0 || !strings.Contains(result.Stderr, "putting 3 backups together") {
+		t.Fatalf("restore-by-hand: exit code %d\n%s", result.Code, result.Stderr)
+	}
+	if left, err := filepath.Glob(target + ".chain"); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v (%v)", left, err)
+	}
+	pgtest.MustRun(t, c.Tool(t.Context(), t, "pg_verifybackup", "--no-parse-wal", target))
+	restored := pgtest.Open(t, major, target, pgtest.Env(path))
+	restored.Start(t)
+	restored.WaitPromoted(t)
+	if got := restored.Dump(t, "postgres"); got != want {
+		t.Errorf("the restored database differs:\n%s", diff(t, want, got))
+	}
+	site.amcheck(t, restored)
+
+	if err := os.Remove(records[0]); err != nil {
+		t.Fatal(err)
+	}
+	if result := byHand(filepath.Join(site.dir, "never")); result.Code != 1 || !strings.Contains(result.Stderr, "which isn't in the repository") {
+		t.Errorf("without the full backup: exit code %d\n%s", result.Code, result.Stderr)
+	}
+}
+
+// removeWALBefore removes the archived segments before the one of an LSN in
+// sixteen digits, of segments of 1 MiB.
+func (s *site) removeWALBefore(t *testing.T, lsn string) {
+	t.Helper()
+	segments, err := filepath.Glob(filepath.Join(s.dir, "repository/*/wal/*/*"))
+	if err != nil || len(segments) == 0 {
+		t.Fatalf("find segments: %d, %v", len(segments), err)
+	}
+	start, err := strconv.ParseUint(lsn, 16, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, removed := fmt.Sprintf("%08X%08X%08X", 1, start>>32, start&0xffffffff>>20), 0
+	for _, segment := range segments {
+		if filepath.Base(segment) < first {
+			removed++
+			if err := os.Remove(segment); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if removed == 0 {
+		t.Errorf("no segment is before %s", first)
 	}
 }
 
