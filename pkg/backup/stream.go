@@ -23,6 +23,7 @@ type walStream struct {
 	session *postgres.Replication
 	slot    string
 	dir     string                  // private; holds the segment that is being received
+	lock    *os.File                // of dir, for as long as this process lives
 	cancel  context.CancelCauseFunc // ends the stream
 	ended   chan error
 
@@ -55,8 +56,14 @@ func (r *run) reserveWAL(ctx context.Context) error {
 	if err := os.MkdirAll(r.options.WorkDirectory, 0o700); err != nil {
 		return fmt.Errorf("make a folder for WAL: %w", err)
 	}
-	if r.stream.dir, err = os.MkdirTemp(r.options.WorkDirectory, "wal-"); err != nil {
+	if err := sweepStreams(r.options.WorkDirectory); err != nil {
+		r.log.Warn("remove what a stream of WAL left that was killed", "error", err)
+	}
+	if r.stream.dir, err = os.MkdirTemp(r.options.WorkDirectory, streamPrefix); err != nil {
 		return fmt.Errorf("make a folder for WAL: %w", err)
+	}
+	if r.stream.lock, err = lockFolder(r.stream.dir); err != nil {
+		return fmt.Errorf("lock the folder for WAL: %w", err)
 	}
 	return nil
 }
@@ -216,5 +223,8 @@ func (s *walStream) close() {
 		if err := os.RemoveAll(s.dir); err != nil {
 			s.run.log.Warn("remove the folder for WAL", "error", err)
 		}
+	}
+	if s.lock != nil {
+		_ = s.lock.Close()
 	}
 }
