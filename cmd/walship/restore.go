@@ -194,7 +194,7 @@ func (e *environment) runRestore(c *cli.Context) error {
 		}
 	})
 	if err == nil && started != nil && !started.AsPromised {
-		err = fmt.Errorf("%w: recovery ended at %s, the plan said %s", errDegraded, started.Replayed, started.Promised)
+		err = fmt.Errorf("%w: %s", errDegraded, strings.Join(started.Differences, "; "))
 	}
 	return err
 }
@@ -229,10 +229,13 @@ func writeStarted(w io.Writer, s *restore.Started) {
 		if !s.LastEnding.IsZero() {
 			fmt.Fprintf(w, ", the last transaction ended %s", timeText(s.LastEnding))
 		}
-		if s.Promised != "" && s.AsPromised {
+		if s.Promised == s.Replayed {
 			fmt.Fprint(w, ": as planned")
 		}
 		fmt.Fprintln(w)
+	}
+	if s.LastIn != nil {
+		fmt.Fprintf(w, "last in: %s of transaction %d at %s, LSN %s: as planned\n", s.LastIn.Kind, s.LastIn.XID, restore.FormatTime(s.LastIn.Time), s.LastIn.LSN)
 	}
 	if s.PID == 0 {
 		return

@@ -45,3 +45,21 @@ func TestNumber(t *testing.T) {
 		t.Errorf("systemID(-1) = %d, %v", id, err)
 	}
 }
+
+func TestFullXID(t *testing.T) {
+	for _, c := range []struct {
+		next uint64
+		xid  uint32
+		want uint64
+	}{
+		{800, 799, 799},
+		{800, 900, 900},
+		{7<<32 + 800, 799, 7<<32 + 799},
+		{7<<32 + 10, 1<<32 - 5, 7<<32 - 5}, // of the epoch before
+		{7<<32 - 5, 10, 7<<32 + 10},
+	} {
+		if got := fullXID(c.next, c.xid); got != c.want {
+			t.Errorf("next %d, xid %d: %d, want %d", c.next, c.xid, got, c.want)
+		}
+	}
+}

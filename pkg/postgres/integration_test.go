@@ -27,6 +27,7 @@ func TestServers(t *testing.T) {
 			}
 			conn := connect(t, c)
 			t.Run("facts", func(t *testing.T) { testFacts(t, c, conn, major) })
+			t.Run("committed", func(t *testing.T) { testCommitted(t, c, conn) })
 			t.Run("backup", func(t *testing.T) { testBackup(t, c, conn) })
 			t.Run("end", func(t *testing.T) { testEnd(t, c) })
 		})
@@ -60,6 +61,40 @@ func testFacts(t *testing.T, c *pgtest.Cluster, conn *postgres.Conn, major pgtes
 	spaces, err := conn.Tablespaces(t.Context())
 	if err != nil || len(spaces) != 1 || spaces[0].Name != "space" {
 		t.Errorf("the tablespaces are %v (%v)", spaces, err)
+	}
+}
+
+// testCommitted asks for transactions that ended in each way, run and are to
+// come.
+func testCommitted(t *testing.T, c *pgtest.Cluster, conn *postgres.Conn) {
+	xid := func(query string) uint32 {
+		t.Helper()
+		n, err := strconv.ParseUint(c.SQL(t, query), 10, 32)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return uint32(n)
+	}
+	running := c.Conn(t, "postgres")
+	var own uint32
+	if _, err := running.Exec(t.Context(), "BEGIN"); err != nil {
+		t.Fatal(err)
+	}
+	if err := running.QueryRow(t.Context(), "SELECT pg_current_xact_id()::text::bigint").Scan(&own); err != nil {
+		t.Fatal(err)
+	}
+	in := xid("SELECT pg_current_xact_id()")
+	for what, xid := range map[string]uint32{"committed": in, "running": own, "to come": in + 1000} {
+		committed, known, err := conn.Committed(t.Context(), xid)
+		if err != nil || !known || committed != (xid == in) {
+			t.Errorf("%s: committed %v, known %v, %v", what, committed, known, err)
+		}
+	}
+	if _, err := running.Exec(t.Context(), "ROLLBACK"); err != nil {
+		t.Fatal(err)
+	}
+	if committed, known, err := conn.Committed(t.Context(), own); err != nil || !known || committed {
+		t.Errorf("rolled back: committed %v, known %v, %v", committed, known, err)
 	}
 }
 

@@ -199,6 +199,35 @@ func (c *Conn) Recovery(ctx context.Context) (Recovery, error) {
 	return r, nil
 }
 
+// Committed tells whether a transaction is committed, in recovery too; known is
+// false if it is so old that the server has forgotten. Of all transactions with
+// this xid it is the one that is nearest to the server's next.
+func (c *Conn) Committed(ctx context.Context, xid uint32) (committed, known bool, err error) {
+	rows, err := c.query(ctx, "SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())")
+	if err != nil {
+		return false, false, fmt.Errorf("ask for the next transaction: %w", err)
+	}
+	next, err := number[uint64](rows[0][0])
+	if err != nil {
+		return false, false, fmt.Errorf("ask for the next transaction: %w", err)
+	}
+	full := fullXID(next, xid)
+	if full >= next {
+		return false, true, nil // PostgreSQL refuses to be asked of the future
+	}
+	rows, err = c.query(ctx, "SELECT pg_catalog.pg_xact_status($1)", strconv.FormatUint(full, 10))
+	if err != nil {
+		return false, false, fmt.Errorf("ask for the status of transaction %d: %w", xid, err)
+	}
+	return string(rows[0][0]) == "committed", rows[0][0] != nil, nil
+}
+
+// fullXID completes an xid with the epoch that takes it nearest to next.
+func fullXID(next uint64, xid uint32) uint64 {
+	distance := int32(xid - uint32(next))
+	return next + uint64(int64(distance))
+}
+
 // Promote ends the recovery where it is, and returns when that is done.
 func (c *Conn) Promote(ctx context.Context) error {
 	if _, err := c.query(ctx, "SELECT pg_catalog.pg_promote(true, 3600)"); err != nil {

@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/walship/walship/pkg/postgres"
@@ -103,7 +104,7 @@ func Run(ctx context.Context, r *repo.Repository, q Request, o Options) (result 
 		err = errors.Join(err, server.Stop(stop, true), os.RemoveAll(server.Socket))
 	}()
 	if !server.AsPromised {
-		return nil, fmt.Errorf("rescue: recovery ended at %s, the plan said %s", server.Replayed, server.Promised)
+		return nil, fmt.Errorf("rescue: recovery didn't end as planned: %s", strings.Join(server.Differences, "; "))
 	}
 	programs, err := postgres.Programs(ctx, plan.Backup.ServerVersion/10000, o.Programs)
 	if err != nil {

@@ -53,10 +53,15 @@ type Started struct {
 	// where they can't be asked for.
 	Replayed   string    `json:"replayed_lsn,omitempty"`
 	LastEnding time.Time `json:"last_transaction_time,omitzero"`
+	// LastIn is the plan's last transaction in, if the server has it as
+	// committed and, where that can be asked, the first out not.
+	LastIn *Ending `json:"last_in,omitempty"`
 	// Promised is where the plan said that recovery ends; missing where it
-	// couldn't tell. AsPromised tells whether it did end there.
-	Promised   string `json:"promised_lsn,omitempty"`
-	AsPromised bool   `json:"as_promised"`
+	// couldn't tell. Differences say what isn't as the plan said, AsPromised
+	// that there are none.
+	Promised    string   `json:"promised_lsn,omitempty"`
+	AsPromised  bool     `json:"as_promised"`
+	Differences []string `json:"differences"`
 
 	server *postgres.PrivateServer
 }
@@ -80,7 +85,7 @@ func Start(ctx context.Context, p *Plan, r *Result, o StartOptions) (*Started, e
 	if err != nil {
 		return nil, err
 	}
-	s := &Started{Log: filepath.Join(r.StateDirectory, "server.log"), Port: postgres.PrivatePort}
+	s := &Started{Log: filepath.Join(r.StateDirectory, "server.log"), Port: postgres.PrivatePort, AsPromised: true, Differences: []string{}}
 	if s.Socket, err = socketFolder(r.StateDirectory); err != nil {
 		return nil, err
 	}
@@ -94,12 +99,15 @@ func Start(ctx context.Context, p *Plan, r *Result, o StartOptions) (*Started, e
 	s.PID = s.server.PID
 	o.Log.Info("started the server", "pid", s.PID, "log", s.Log)
 	w := &waiting{plan: p, started: s, options: o, logFrom: begun, moved: time.Now()}
-	if err := w.wait(ctx); err != nil {
+	err = w.wait(ctx)
+	if err == nil {
+		err = w.hold(ctx)
+	}
+	if err != nil {
 		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 		defer cancel()
 		return nil, errors.Join(fmt.Errorf("start the restored server: %w", err), s.server.Stop(stop, true))
 	}
-	s.compare(p)
 	return s, nil
 }
 
@@ -119,16 +127,6 @@ func socketFolder(state string) (string, error) {
 		return "", fmt.Errorf("make the folder of the server's socket: %w", err)
 	}
 	return folder, nil
-}
-
-// compare holds where recovery ended against the plan.
-func (s *Started) compare(p *Plan) {
-	if p.EndsAt == 0 || s.Replayed == "" || s.State == StateStandby {
-		s.AsPromised = true // nothing was promised, or nothing can be held against it
-		return
-	}
-	s.Promised = p.EndsAt.String()
-	s.AsPromised = s.Promised == s.Replayed
 }
 
 // waiting waits for a server's recovery.

@@ -3,12 +3,16 @@
 package integration
 
 import (
+	"bytes"
 	"encoding/json"
+	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 
+	"github.com/walship/walship/pkg/postgres"
 	"github.com/walship/walship/pkg/restore"
 	"github.com/walship/walship/test/pgtest"
 )
@@ -16,46 +20,50 @@ import (
 // TestRestoreStart boots what it restores: to a target, where the server pauses,
 // is promoted or shuts down, and to a target that the server doesn't reach.
 func TestRestoreStart(t *testing.T) {
-	s := newSite(t, 15, siteOptions{cluster: []pgtest.Option{pgtest.SegmentSize(1)}})
+	for _, major := range []pgtest.Major{14, 15, 18} {
+		t.Run(major.String(), func(t *testing.T) {
+			t.Parallel()
+			testRestoreStart(t, newSite(t, major, siteOptions{cluster: []pgtest.Option{pgtest.SegmentSize(1)}}))
+		})
+	}
+}
+
+func testRestoreStart(t *testing.T, s *site) {
 	s.cluster.Exec(t, "CREATE TABLE t (id int)", "INSERT INTO t VALUES (1)")
 	s.backup(t, s.cluster)
 	xid := s.cluster.SQL(t, "INSERT INTO t VALUES (2) RETURNING pg_current_xact_id()")
-	s.cluster.Exec(t, "DROP TABLE t")
+	dropped := s.transact(t, []string{"DROP TABLE t"})
 	s.cluster.Archive(t)
 	for _, c := range []struct {
 		name, state, stopped string
 		args                 []string
 	}{
 		{"pause", restore.StatePaused, "recovery stopping after commit of transaction " + xid, []string{"--to-xid", xid}},
-		{"promote", restore.StatePromoted, "recovery stopping after commit of transaction " + xid, []string{"--to-xid", xid, "--target-action", "promote"}},
+		{"promote", restore.StatePromoted, "recovery stopping before commit of transaction " + dropped, []string{"--before-xid", dropped, "--target-action", "promote"}},
 		{"shutdown", restore.StateShutDown, "recovery stopping after commit of transaction " + xid, []string{"--to-xid", xid, "--target-action", "shutdown"}},
 		{"latest", restore.StatePromoted, "", nil},
 	} {
-		target := filepath.Join(s.dir, c.name)
-		result := s.walship(t, append([]string{"restore", "run", "--json", "--start", "--target-directory", target}, c.args...)...)
-		var out struct{ Started restore.Started }
-		if err := json.Unmarshal([]byte(result.Stdout), &out); err != nil {
-			t.Fatal(err)
-		}
-		got := out.Started
-		if got.State != c.state || !strings.HasPrefix(got.Stopped, c.stopped) || c.stopped == "" && got.Stopped != "" || !got.AsPromised {
+		got := s.restoreStarted(t, c.name, c.args...)
+		if got.State != c.state || !strings.HasPrefix(got.Stopped, c.stopped) || c.stopped == "" && got.Stopped != "" || !got.AsPromised || len(got.Differences) > 0 {
 			t.Errorf("%s: %+v", c.name, got)
+		}
+		if got.Promised == "" || got.Replayed != got.Promised {
+			t.Errorf("%s: %+v: no LSN was compared", c.name, got)
 		}
 		if c.state == restore.StateShutDown {
 			continue
 		}
-		if got.Promised == "" || got.LastEnding.IsZero() {
-			t.Errorf("%s: %+v: nothing was compared", c.name, got)
+		last := map[string]string{"pause": xid, "promote": xid, "latest": dropped}[c.name]
+		if got.LastIn == nil || fmt.Sprint(got.LastIn.XID) != last || !got.LastIn.Time.Equal(got.LastEnding) {
+			t.Errorf("%s: %+v: transaction %s is the last in", c.name, got, last)
 		}
-		psql := s.cluster.Tool(t.Context(), t, "psql", "-XAtq", "-h", got.Socket, "-U", got.User, "-c",
-			"SELECT to_regclass('t') IS NOT NULL, current_setting('listen_addresses') = '', pg_is_in_recovery()")
-		want := map[string]string{"pause": "t|t|t\n", "promote": "t|t|f\n", "latest": "f|t|f\n"}[c.name]
-		if text := pgtest.MustRun(t, psql); text != want {
+		want := map[string]string{"pause": "t t t", "promote": "t t f", "latest": "f t f"}[c.name]
+		if text := s.askStarted(t, got, "SELECT to_regclass('public.t') IS NOT NULL, current_setting('listen_addresses') = '', pg_is_in_recovery()"); text != want {
 			t.Errorf("%s: the server says %q, want %q", c.name, text, want)
 		}
-		if err := syscall.Kill(got.PID, syscall.SIGQUIT); err != nil {
-			t.Errorf("%s: stop the server: %v", c.name, err)
-		}
+	}
+	if s.cluster.Major != 15 {
+		return
 	}
 	// A server that doesn't start: its own words are shown, and it is gone.
 	s.cluster.AppendConf(t, "shared_preload_libraries = 'no_such_library'")
@@ -67,22 +75,85 @@ func TestRestoreStart(t *testing.T) {
 	}
 }
 
+// restoreStarted restores into a new directory and starts it. The server is
+// killed in the end.
+func (s *site) restoreStarted(t *testing.T, name string, args ...string) restore.Started {
+	t.Helper()
+	result := s.walship(t, append([]string{"restore", "run", "--json", "--start", "--target-directory", filepath.Join(s.dir, name)}, args...)...)
+	var out struct{ Started restore.Started }
+	if err := json.Unmarshal([]byte(result.Stdout), &out); err != nil {
+		t.Fatal(err)
+	}
+	if out.Started.PID != 0 {
+		t.Cleanup(func() { _ = syscall.Kill(out.Started.PID, syscall.SIGQUIT) }) // it may have ended
+	}
+	return out.Started
+}
+
+// askStarted asks a started server, and returns the columns of the first row.
+func (s *site) askStarted(t *testing.T, started restore.Started, query string) string {
+	t.Helper()
+	conn, err := postgres.Connect(t.Context(), fmt.Sprintf("host=%s port=%d user=%s dbname=postgres", started.Socket, started.Port, started.User))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	rows, err := conn.Exec(t.Context(), query)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(bytes.Join(rows[0], []byte(" ")))
+}
+
+// TestRestoreStartTooLow: a server whose settings are too low for the WAL pauses
+// before its target. That isn't taken for the target. walship raises what it
+// finds in the WAL, so here something else lowers it again.
+func TestRestoreStartTooLow(t *testing.T) {
+	s := newSite(t, 15, siteOptions{cluster: []pgtest.Option{pgtest.SegmentSize(1), pgtest.Set("max_connections", "20")}})
+	s.backup(t, s.cluster)
+	s.cluster.AppendConf(t, "max_connections = 30")
+	s.cluster.Restart(t)
+	s.cluster.Exec(t, "CREATE TABLE t (id int)")
+	s.cluster.Archive(t)
+	programs := pgtest.MkdirNobody(t, s.dir, "programs")
+	write(t, filepath.Join(programs, "postgres"), "#!/bin/sh\nexec /usr/lib/postgresql/15/bin/postgres \"$@\" -c max_connections=20\n")
+	if err := os.Chmod(filepath.Join(programs, "postgres"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	result := s.try(t, "restore", "run", "--start", "--postgres-bin-directory", programs, "--target-directory", filepath.Join(s.dir, "low"))
+	for _, want := range []string{"recovery has paused before the target", "max_connections = 20 is a lower setting", "hint: the directory is restored"} {
+		if result.Code != 1 || !strings.Contains(result.Stderr, want) {
+			t.Errorf("exit code %d, and %q is to be said:\n%s", result.Code, want, result.Stderr)
+		}
+	}
+}
+
 // TestRestoreStandby: a restored standby follows its primary, by streaming.
 func TestRestoreStandby(t *testing.T) {
-	s := newSite(t, 15, siteOptions{cluster: []pgtest.Option{pgtest.SegmentSize(1)}})
+	for _, major := range []pgtest.Major{14, 15, 18} {
+		t.Run(major.String(), func(t *testing.T) {
+			t.Parallel()
+			testRestoreStandby(t, newSite(t, major, siteOptions{cluster: []pgtest.Option{pgtest.SegmentSize(1)}}))
+		})
+	}
+}
+
+func testRestoreStandby(t *testing.T, s *site) {
 	s.cluster.Exec(t, "CREATE TABLE t (id int)")
 	s.cluster.Configure(t, "primary_conninfo", "host="+s.cluster.SocketDir+" user=postgres application_name=restored")
 	s.cluster.Configure(t, "synchronous_standby_names", "restored")
 	s.backup(t, s.cluster)
 	s.cluster.Archive(t)
-	standby := s.restore(t, "standby", "--standby")
-	standby.Start(t)
+	standby := s.restoreStarted(t, "standby", "--standby")
+	if standby.State != restore.StateStandby || !standby.AsPromised || standby.LastIn != nil {
+		t.Errorf("the standby is %+v", standby)
+	}
 	pgtest.WaitFor(t, "the standby to stream", func() bool {
 		return s.cluster.SQL(t, "SELECT count(*) FROM pg_stat_replication WHERE application_name = 'restored' AND state = 'streaming'") == "1"
 	})
 	s.cluster.Exec(t, "INSERT INTO t VALUES (1)") // waits for the standby, which is synchronous
-	pgtest.WaitFor(t, "the row on the standby", func() bool { return standby.SQL(t, "SELECT count(*) FROM t") == "1" })
-	if got := standby.SQL(t, "SELECT pg_is_in_recovery()::text || current_setting('archive_mode') || current_setting('recovery_target_timeline')"); got != "trueonlatest" {
+	pgtest.WaitFor(t, "the row on the standby", func() bool { return s.askStarted(t, standby, "SELECT count(*) FROM public.t") == "1" })
+	if got := s.askStarted(t, standby, "SELECT pg_is_in_recovery()::text || current_setting('archive_mode') || current_setting('recovery_target_timeline')"); got != "trueonlatest" {
 		t.Errorf("the standby is %q", got)
 	}
 	if result := s.try(t, "restore", "run", "--standby", "--immediate", "--target-directory", filepath.Join(s.dir, "other")); result.Code != 2 {
