@@ -143,4 +143,8 @@ func code(err error) string {
 	return ""
 }
 
+// NoDatabase tells whether a connection was refused because there is no
+// database of that name.
+func NoDatabase(err error) bool { return code(err) == "3D000" }
+
 const insufficientPrivilege = "42501"

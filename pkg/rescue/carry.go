@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -35,6 +36,9 @@ func (q Request) check(ctx context.Context) error {
 		return nil
 	}
 	target, err := postgres.Connect(ctx, q.Into)
+	if postgres.NoDatabase(err) {
+		return fmt.Errorf("there is no such database to load into: create it, or name another one in --into; --database says which one the tables were in: %w", err)
+	}
 	if err != nil {
 		return err
 	}
@@ -78,6 +82,9 @@ func (q Request) checkTarget(ctx context.Context, target *postgres.Conn, tables 
 
 func (c *carrier) carry(ctx context.Context) (err error) {
 	source, err := postgres.Connect(ctx, c.server.Conninfo(c.request.Database))
+	if postgres.NoDatabase(err) {
+		return fmt.Errorf("the cluster had no database %q at that moment: say with --database which one the tables were in", c.request.Database)
+	}
 	if err != nil {
 		return err
 	}
@@ -103,8 +110,11 @@ func (c *carrier) carry(ctx context.Context) (err error) {
 }
 
 // tables lists the tables that are asked for, by name or by schema. Each must
-// be in the restored database.
+// be in the restored database. From then on the request has by name all that
+// inherits from those that it had, partitions above all: pg_dump leaves them
+// behind.
 func (c *carrier) tables(ctx context.Context, source *postgres.Conn) ([]Name, error) {
+	var named []Name
 	for _, t := range c.request.Tables {
 		rows, err := source.Exec(ctx, "SELECT to_regclass($1) IS NOT NULL", t.String())
 		if err != nil {
@@ -113,8 +123,18 @@ func (c *carrier) tables(ctx context.Context, source *postgres.Conn) ([]Name, er
 		if string(rows[0][0]) != "t" {
 			return nil, fmt.Errorf("database %q had no table %s at that moment", c.request.Database, t)
 		}
+		heirs, err := family(ctx, source, t)
+		if err != nil {
+			return nil, err
+		}
+		for _, heir := range heirs {
+			if !slices.Contains(named, heir) {
+				named = append(named, heir)
+			}
+		}
 	}
-	all := append([]Name(nil), c.request.Tables...)
+	c.request.Tables = named
+	all := slices.Clone(named)
 	for _, schema := range c.request.Schemas {
 		rows, err := source.Exec(ctx, `SELECT c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 			WHERE n.nspname = $1 AND c.relkind IN ('r', 'p') ORDER BY 1`, schema)
@@ -125,8 +145,27 @@ func (c *carrier) tables(ctx context.Context, source *postgres.Conn) ([]Name, er
 			return nil, fmt.Errorf("database %q had no tables in schema %q at that moment", c.request.Database, schema)
 		}
 		for _, row := range rows {
-			all = append(all, Name{schema, string(row[0])})
+			if t := (Name{schema, string(row[0])}); !slices.Contains(all, t) {
+				all = append(all, t)
+			}
 		}
+	}
+	return all, nil
+}
+
+// family returns a table and what inherits from it, the table first.
+func family(ctx context.Context, source *postgres.Conn, t Name) ([]Name, error) {
+	rows, err := source.Exec(ctx, `WITH RECURSIVE family(oid, depth) AS (
+			SELECT $1::regclass::oid, 0
+			UNION SELECT inhrelid, depth + 1 FROM pg_catalog.pg_inherits JOIN family ON inhparent = family.oid)
+		SELECT n.nspname, c.relname FROM family JOIN pg_catalog.pg_class c USING (oid) JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+		GROUP BY 1, 2 ORDER BY min(depth), 1, 2`, t.String())
+	if err != nil {
+		return nil, fmt.Errorf("look for the partitions of %s: %w", t, err)
+	}
+	var all []Name
+	for _, row := range rows {
+		all = append(all, Name{string(row[0]), string(row[1])})
 	}
 	return all, nil
 }
@@ -219,6 +258,8 @@ func (c *carrier) dump(ctx context.Context, format string, to *os.File) error {
 
 func (c *carrier) program(ctx context.Context, to *os.File, name string, args ...string) error {
 	cmd := exec.CommandContext(ctx, filepath.Join(c.programs, name), args...)
+	// They end their sessions when they are interrupted, but not when killed.
+	cmd.Cancel, cmd.WaitDelay = func() error { return cmd.Process.Signal(os.Interrupt) }, interruptTimeout
 	var said bytes.Buffer
 	cmd.Stderr = &said
 	if to != nil {

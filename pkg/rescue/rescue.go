@@ -69,8 +69,11 @@ type ExistsError struct{ why string }
 func (e *ExistsError) Error() string { return e.why }
 
 // stopTimeout bounds the end of the scratch server, which is not asked to
-// finish anything.
-const stopTimeout = 3 * time.Second
+// finish anything, interruptTimeout that of a program that is interrupted.
+const (
+	stopTimeout      = 3 * time.Second
+	interruptTimeout = time.Second
+)
 
 // Run brings back what is asked for. Whatever happens, its server is stopped
 // and its files are removed.
