@@ -6,9 +6,14 @@ import (
 	"io"
 	"sync"
 
+	"github.com/walship/walship/pkg/object"
 	"github.com/walship/walship/pkg/pgdata"
 	"github.com/walship/walship/pkg/repo"
 )
+
+// manifestWindow is the window, in bytes, for the compression of a manifest: it
+// is being written all the time, and its lines are like those before them.
+const manifestWindow = 1 << 20
 
 // manifest collects the backup manifest from all workers. It is being stored
 // from the start of the backup to its end, so that memory doesn't grow with the
@@ -32,9 +37,11 @@ func (r *run) beginManifest(ctx context.Context) (*manifest, error) {
 	m := &manifest{ranges: make(chan []pgdata.ManifestWALRange), abandon: abandon, ended: make(chan struct{})}
 	opened := make(chan struct{})
 	systemID, id := r.record.SystemID, r.record.ID
+	of := r.repository.Sealer
+	sealer := &object.Sealer{Repository: of.Repository, Recipients: of.Recipients, Level: of.Level, Window: manifestWindow}
 	go func() {
 		defer close(m.ended)
-		m.object, m.err = r.putObject(ctx, repo.ManifestKey(systemID, id), repo.ManifestHeader(systemID, id), func(ctx context.Context, w io.Writer) error {
+		m.object, m.err = r.putSealed(ctx, sealer, repo.ManifestKey(systemID, id), repo.ManifestHeader(systemID, id), func(ctx context.Context, w io.Writer) error {
 			var err error
 			if m.writer, err = pgdata.NewManifestWriter(w, pgdata.ManifestVersion(r.major), systemID); err != nil {
 				return err

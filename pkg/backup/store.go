@@ -21,6 +21,11 @@ var errPutEnded = errors.New("the storage stopped reading")
 // doesn't grow with it. The context of content ends when the storage doesn't
 // want any more.
 func (r *run) putObject(ctx context.Context, key string, header object.Header, content func(context.Context, io.Writer) error) (repo.Object, error) {
+	return r.putSealed(ctx, r.repository.Sealer, key, header, content)
+}
+
+// putSealed is putObject with a sealer of the repository's.
+func (r *run) putSealed(ctx context.Context, sealer *object.Sealer, key string, header object.Header, content func(context.Context, io.Writer) error) (repo.Object, error) {
 	key += r.repository.Suffix()
 	contentCtx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -31,7 +36,7 @@ func (r *run) putObject(ctx context.Context, key string, header object.Header, c
 	}
 	sealed := make(chan sealing, 1)
 	go func() {
-		result, err := seal(r.repository.Sealer, writer, header, func(w io.Writer) error { return content(contentCtx, w) })
+		result, err := seal(sealer, writer, header, func(w io.Writer) error { return content(contentCtx, w) })
 		writer.CloseWithError(err)
 		sealed <- sealing{result, err}
 	}()

@@ -38,13 +38,16 @@ func (t *tree) prefix() string {
 // listTablespaces reads pg_tblspc: links, and directories of tablespaces
 // created in place.
 func listTablespaces(root *os.Root) ([]uint32, error) {
-	names, opened, err := readNames(root, pgdata.TablespaceDir)
+	dir, err := root.OpenRoot(pgdata.TablespaceDir)
 	if err != nil {
 		return nil, fmt.Errorf("list tablespaces: %w", err)
 	}
-	opened.Close()
+	defer dir.Close()
 	var oids []uint32
-	for _, name := range names {
+	for name, err := range sortedNames(dir, mostNames) {
+		if err != nil {
+			return nil, fmt.Errorf("list tablespaces: %w", err)
+		}
 		oid, err := strconv.ParseUint(name, 10, 32)
 		if err == nil && oid != 0 && strconv.FormatUint(oid, 10) == name {
 			oids = append(oids, uint32(oid))

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"path"
-	"slices"
 	"strings"
 	"time"
 
@@ -72,20 +71,20 @@ func (w *walker) entry(t *tree, name string, info fs.FileInfo) entry {
 }
 
 // directory lists one directory and those below it. What vanishes meanwhile
-// is left out. Of a directory only the names are held in memory.
+// is left out.
 func (w *walker) directory(ctx context.Context, t *tree, dir string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	names, opened, err := readNames(t.root, dir)
-	if errors.Is(err, fs.ErrNotExist) && dir != "." {
-		return nil
-	}
+	opened, err := t.root.OpenRoot(dir)
 	if err != nil {
-		return readError(t, dir, err)
+		return listError(t, dir, err)
 	}
 	defer opened.Close()
-	for _, base := range names {
+	for base, err := range sortedNames(opened, mostNames) {
+		if err != nil {
+			return listError(t, dir, err)
+		}
 		name := path.Join(dir, base)
 		info, err := opened.Lstat(base)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -180,12 +179,15 @@ func (w *walker) links(ctx context.Context, e entry) error {
 	if err := w.emit(e); err != nil {
 		return err
 	}
-	names, opened, err := readNames(e.tree.root, e.path)
+	opened, err := e.tree.root.OpenRoot(e.path)
 	if err != nil {
 		return readError(e.tree, e.path, err)
 	}
 	defer opened.Close()
-	for _, base := range names {
+	for base, err := range sortedNames(opened, mostNames) {
+		if err != nil {
+			return readError(e.tree, e.path, err)
+		}
 		name := path.Join(e.path, base)
 		info, err := opened.Lstat(base)
 		if errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
@@ -219,27 +221,12 @@ func isUnlogged(dir *os.Root, e entry) (bool, error) {
 	return err == nil, nil
 }
 
-// readNames opens a directory and lists it in the order of names, so that two
-// backups of the same files are cut into the same parts. A name that was listed
-// twice, because its file was replaced meanwhile, stands there once.
-func readNames(root *os.Root, name string) ([]string, *os.Root, error) {
-	opened, err := root.OpenRoot(name)
-	if err != nil {
-		return nil, nil, err
+// listError is why a directory can't be listed; nil if it has vanished.
+func listError(t *tree, dir string, err error) error {
+	if errors.Is(err, fs.ErrNotExist) && dir != "." {
+		return nil
 	}
-	dir, err := opened.Open(".")
-	if err != nil {
-		opened.Close()
-		return nil, nil, err
-	}
-	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
-	if err != nil {
-		opened.Close()
-		return nil, nil, err
-	}
-	slices.Sort(names)
-	return slices.Compact(names), opened, nil
+	return readError(t, dir, err)
 }
 
 // readError names the file, and what to do where the user isn't the right one.

@@ -71,7 +71,13 @@ type Writer struct {
 // NewWriter returns a Writer to w. It allocates a few times the window, up to
 // about 40 MiB, so a caller with many streams uses one Writer again with Reset.
 func NewWriter(w io.Writer, level Level) (*Writer, error) {
-	enc, err := newEncoder(level, MaxWindow, 1)
+	return NewNarrowWriter(w, level, MaxWindow)
+}
+
+// NewNarrowWriter is NewWriter with a window of at most so many bytes, for a
+// stream that is like itself over short distances.
+func NewNarrowWriter(w io.Writer, level Level, window int) (*Writer, error) {
+	enc, err := newEncoder(level, window, 1)
 	if err != nil {
 		return nil, err
 	}

@@ -106,6 +106,36 @@ func TestResetAfterAnything(t *testing.T) {
 	}
 }
 
+// TestNarrow looks at what decoders have to provide for a frame.
+func TestNarrow(t *testing.T) {
+	const window = 256 << 10
+	data := sample(3 * window)
+	for _, level := range levels {
+		var b bytes.Buffer
+		w, err := compress.NewNarrowWriter(&b, level, window)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(data); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		for stored, fits := range map[*bytes.Buffer]bool{&b: true, bytes.NewBuffer(frame(t, level, data)): false} {
+			r, err := compress.NewReader(stored, window)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := io.ReadAll(r)
+			if fits != (err == nil && bytes.Equal(got, data)) {
+				t.Errorf("%s: %d bytes of %d in a window of %d: %v", level, len(got), len(data), window, err)
+			}
+			r.Close()
+		}
+	}
+}
+
 func TestLevels(t *testing.T) {
 	for _, level := range levels {
 		if got, err := compress.ParseLevel(level.String()); err != nil || got != level {

@@ -324,3 +324,41 @@ func TestFlatMemory(t *testing.T) {
 		})
 	}
 }
+
+// TestSealerMemory seals one object after the other, as a backup does with its
+// parts, on whichever processor there is: the compressor is always the same.
+func TestSealerMemory(t *testing.T) {
+	s := &object.Sealer{Repository: repository}
+	content := likeWAL(1 << 10)
+	sealOne := func() {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			w, err := s.Seal(io.Discard, part())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if _, err := w.Write(content); err != nil {
+				t.Error(err)
+			}
+			if err := w.Close(); err != nil {
+				t.Error(err)
+			}
+		}()
+		<-done
+	}
+	sealOne()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	const objects = 50
+	for range objects {
+		runtime.GC() // twice empties a sync.Pool
+		sealOne()
+		runtime.GC()
+	}
+	runtime.ReadMemStats(&after)
+	if each := (after.TotalAlloc - before.TotalAlloc) / objects; each > 1<<20 {
+		t.Errorf("an object took %d bytes of new memory", each)
+	}
+}

@@ -19,7 +19,15 @@ type Sealer struct {
 	Recipients *crypto.Recipients // nil: objects are not encrypted
 	Level      compress.Level
 
-	idle sync.Pool // of *compress.Writer: to allocate one takes a quarter of the time to compress a segment
+	// Window bounds the window of what is compressed, in bytes, and with it
+	// the memory that this takes; 0 is the level's own.
+	Window int
+
+	mu sync.Mutex
+	// idle are compressors to use again: to allocate one takes a quarter of the
+	// time to compress a segment. There are never more of them than were in use
+	// at once, where a sync.Pool may not find what another processor gave back.
+	idle []*compress.Writer
 }
 
 // Suffix returns what the keys of the objects end in: which commands open them.
@@ -106,11 +114,26 @@ func (s *Sealer) record(h Header) ([]byte, error) {
 }
 
 func (s *Sealer) compressor(dst io.Writer) (*compress.Writer, error) {
-	if w, ok := s.idle.Get().(*compress.Writer); ok {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if last := len(s.idle) - 1; last >= 0 {
+		w := s.idle[last]
+		s.idle = s.idle[:last]
 		w.Reset(dst)
 		return w, nil
 	}
+	if s.Window > 0 {
+		return compress.NewNarrowWriter(dst, s.Level, s.Window)
+	}
 	return compress.NewWriter(dst, s.Level)
+}
+
+// release keeps a compressor for the next object.
+func (s *Sealer) release(w *compress.Writer) {
+	w.Reset(nil)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.idle = append(s.idle, w)
 }
 
 // Write adds to the content. It fails when that becomes longer than the header
@@ -154,8 +177,7 @@ func (w *Writer) Close() error {
 			return w.fail(err)
 		}
 	}
-	w.zstd.Reset(nil)
-	w.sealer.idle.Put(w.zstd)
+	w.sealer.release(w.zstd)
 	w.result = Result{w.size, digest, w.stored.size, Digest{SHA256, w.stored.hash.Sum(nil)}}
 	w.err = errors.New("object is closed")
 	return nil

@@ -42,8 +42,10 @@ func pgbench(t *testing.T, c *pgtest.Cluster, args ...string) (stop func()) {
 	}
 }
 
-// TestBadPages has pages of a busy server damaged on disk. A backup finds these,
-// and no others, although all the time pages are read that are being written.
+// TestBadPages has pages of a server damaged on disk. A backup finds these, and
+// no others, while pgbench and checkpoints write pages. Whether one of those is
+// torn when it is read is chance: pkg/backup.TestPageReadAgain shows what comes of
+// a page that is.
 func TestBadPages(t *testing.T) { // fault 35
 	for _, major := range pgtest.Majors() {
 		t.Run(major.String(), func(t *testing.T) {
