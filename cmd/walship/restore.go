@@ -282,6 +282,7 @@ func (e *environment) restoreRequest(c *cli.Context) (request restore.Request, p
 		}
 		file = restore.SettingsFile(request.Directory)
 	}
+	request.OwnSettings = private != nil
 	request.RestoreCommand = restore.RestoreCommand(binary, file)
 	return request, private, nil
 }
@@ -435,6 +436,7 @@ func writePlan(w io.Writer, p *restore.Plan) {
 		line("", "partial, not used: %s", name)
 	}
 	writePromise(line, p)
+	line("replay", "%s of WAL", sizeText(p.WAL.ReplaySize))
 	line("download", "%s in %d objects and the WAL", sizeText(p.DownloadSize), objects)
 	directory := p.Directory
 	if directory == "" {
@@ -446,6 +448,9 @@ func writePlan(w io.Writer, p *restore.Plan) {
 			line("", "%s of tablespace %d in %s (was in %s)", sizeText(t.Size), t.OID, t.RestoreTo, t.Location)
 		}
 	}
+	if e := p.Estimate; e != nil {
+		line("time", "%s for the files, if it goes as fast as backup %s did (%s/s); the replay comes in addition", durationText(e.Duration()), e.MeasuredBy, sizeText(int64(e.Rate)))
+	}
 	for i, s := range p.Settings {
 		key := ""
 		if i == 0 {
@@ -453,7 +458,13 @@ func writePlan(w io.Writer, p *restore.Plan) {
 		}
 		line(key, "%s = %s", s.Name, pgdata.QuoteSetting(s.Value))
 	}
-	line("", "and an empty %s", p.SignalFile)
+	for i, written := range p.Writes {
+		key := ""
+		if i == 0 {
+			key = "writes"
+		}
+		line(key, "%s: %s", written.Path, written.What)
+	}
 	_ = table.Flush() // w remembers an error
 	for _, list := range []struct {
 		key   string
@@ -487,6 +498,19 @@ func writePromise(line func(key, format string, args ...any), p *restore.Plan) {
 	if p.EndsAt != 0 && p.Reachable {
 		line("ends at", "LSN %s", p.EndsAt)
 	}
+}
+
+// durationText rounds a duration that is an estimate.
+func durationText(d time.Duration) string {
+	switch {
+	case d < time.Second:
+		return "less than 1 s"
+	case d < time.Minute:
+		return fmt.Sprintf("about %.0f s", d.Seconds())
+	case d < time.Hour:
+		return fmt.Sprintf("about %.0f min", d.Minutes())
+	}
+	return fmt.Sprintf("about %.1f h", d.Hours())
 }
 
 func stopText(s *restore.Stop) string {

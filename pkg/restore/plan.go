@@ -94,6 +94,9 @@ type Request struct {
 	Deep bool
 	// RestoreCommand is the restored cluster's restore_command.
 	RestoreCommand string
+	// OwnSettings tells that the restored cluster gets a settings file of
+	// walship's own: see Options.Settings.
+	OwnSettings bool
 }
 
 // Plan is what a restore does, in full. Its JSON form is stable.
@@ -115,7 +118,9 @@ type Plan struct {
 
 	Settings   []Setting `json:"settings"` // what is written to postgresql.auto.conf, in order
 	SignalFile string    `json:"signal_file"`
-	Clone      bool      `json:"clone"` // it doesn't archive, and its subscriptions get nothing
+	Writes     []Written `json:"writes"`   // besides the backup's own files, in order
+	Estimate   *Estimate `json:"estimate"` // nil where the backup's times say nothing
+	Clone      bool      `json:"clone"`    // it doesn't archive, and its subscriptions get nothing
 
 	// Problems are why the target can't be reached; Run refuses a plan that
 	// has any. Warnings want a decision, Notes are good to know.
@@ -136,6 +141,9 @@ type Plan struct {
 	guessed uint64  // the segment where recovery seems to stop; 0: not known
 	early   bool    // recovery would stop before the backup is consistent
 	point   wal.LSN // of the target's restore point; 0: not known
+	// What the headers say of that point, for a plan that isn't certified.
+	pointNote, pointWarning string
+
 	demands wal.Demands
 
 	created         []string // directories of tablespaces that the recovery makes
@@ -189,6 +197,7 @@ type PlannedWAL struct {
 	Partial    []string `json:"partial"`
 	StoredSize int64    `json:"stored_size"` // bytes of those present, as stored
 	Verified   int      `json:"verified"`    // segments that were read whole, all of those needed; 0 unless that was asked for
+	ReplaySize int64    `json:"replay_size"` // bytes of WAL from the backup's redo point on that are replayed, at most
 	// Until is where the usable WAL ends: recovery replays no record behind it.
 	Until string `json:"until_lsn"`
 }
@@ -260,6 +269,7 @@ func MakePlan(ctx context.Context, c Catalogue, r Request) (*Plan, error) {
 	p.describe()
 	p.Reachable = len(p.Problems) == 0
 	p.Settings = recoverySettings(p, r)
+	p.expect(r.OwnSettings)
 	return p, nil
 }
 
@@ -379,27 +389,4 @@ func (p *Plan) describe() {
 		p.Warnings = append(p.Warnings, "the backup is degraded: "+why)
 	}
 	p.explain()
-}
-
-// explain says what can't be known from the listing, by the kind of target.
-func (p *Plan) explain() {
-	note := func(s string) { p.Notes = append(p.Notes, s) }
-	switch p.target.Kind {
-	case TargetTime:
-		note("PostgreSQL stops at the first commit or abort, in WAL order, whose time is behind the target; if the archive has none, the server refuses to start")
-	case TargetLSN:
-		if p.target.Exclusive {
-			note("PostgreSQL stops before the first record that starts at or behind the target")
-		} else {
-			note("PostgreSQL applies the first record that starts at or behind the target too; --exclusive stops before it")
-		}
-	case TargetXID:
-		note("only the id of a top-level transaction that committed, aborted or was committed prepared is met; if the archive has no such record, the server refuses to start")
-	case TargetLatest:
-		if p.standby() {
-			note("the server stays a standby, and replays what its primary and the archive have from now on, too")
-			return
-		}
-		note("at the end of the archived WAL the server promotes itself to a new timeline")
-	}
 }
