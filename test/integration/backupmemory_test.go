@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"syscall"
 	"testing"
 
 	"github.com/walship/walship/test/pgtest"
@@ -24,11 +23,7 @@ func TestBackupMemory(t *testing.T) {
 	}
 	s := newSite(t, 15, siteOptions{encrypted: true, server: s3test.Start(t, s3test.VersityGW)})
 	c := s.cluster
-	peak := func() int64 {
-		cmd := s.command(t, "backup", "push")
-		pgtest.MustRun(t, cmd)
-		return cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss << 10
-	}
+	peak := func() int64 { return peakMemory(t, s.command(t, "backup", "push")) }
 	for _, name := range []string{"large", "larger"} { // one for each worker
 		large := filepath.Join(c.DataDir, name)
 		write(t, large, "")
