@@ -24,7 +24,11 @@ func (p *Plan) judgeForks(ctx context.Context, w *way, action Action) error {
 	}
 	for _, s := range spans(p.history) {
 		n := wal.SegmentNumber(s.end, w.size)
-		if s.end <= p.record.StartLSN || n >= w.end || p.EndsAt != 0 && p.EndsAt <= s.end {
+		if s.end <= p.record.StartLSN || n >= w.end {
+			continue
+		}
+		if p.EndsAt != 0 && p.EndsAt <= s.end {
+			p.judgeBeforeFork(s, wal.LSN(n*w.size), action)
 			continue
 		}
 		prepared, err := p.preparedAtFork(ctx, w, s.end)
@@ -47,6 +51,30 @@ func (p *Plan) judgeForks(ctx context.Context, w *way, action Action) error {
 		p.Notes = append(p.Notes, what+": it is off in this restore, so that no queries are taken before recovery ends")
 	}
 	return nil
+}
+
+// judgeBeforeFork looks at a recovery that ends in a fork's segment, which begins
+// at start, before the fork. Its timeline is then still the parent's, and under
+// that name PostgreSQL looks for the state of what was prepared in the segment when
+// it promotes (RecoverPreparedTransactions of
+// src/backend/access/transam/twophase.c); but the recovery fetched the child's.
+func (p *Plan) judgeBeforeFork(s span, start wal.LSN, action Action) {
+	if p.EndsAt <= start {
+		return
+	}
+	for _, t := range p.PendingPrepared {
+		if t.LSN < start {
+			continue
+		}
+		what := fmt.Sprintf("transaction %d (%q) is prepared and left pending right before timeline %d is left at %s, and PostgreSQL doesn't find its state there when recovery ends",
+			t.XID, t.GID, s.timeline, s.end)
+		if action == ActionPromote {
+			p.Problems = append(p.Problems, fmt.Sprintf("%s: where that timeline's own last segment is archived, --timeline %d reaches it; --target-action pause shows the data", what, s.timeline))
+		} else {
+			p.Warnings = append(p.Warnings, fmt.Sprintf("%s: the server can be read at the target, but not promoted; with --timeline %d it can, where that timeline's own last segment is archived", what, s.timeline))
+		}
+		return
+	}
 }
 
 // preparedAtFork lists the transactions that are prepared in a fork's segment

@@ -324,6 +324,39 @@ func TestPreparedAtFork(t *testing.T) {
 	}
 }
 
+// TestPreparedBeforeFork refuses to promote where PostgreSQL would look for a
+// transaction's state under the name of a segment that wasn't fetched.
+func TestPreparedBeforeFork(t *testing.T) {
+	l := newLife(t)
+	l.commit(701, minute(1))
+	l.switchSegment()
+	l.prepare(702, minute(2), "pending")
+	l.commit(703, minute(3))
+	fork := l.position()
+	child := l.server.fork(2)
+	child.commit(803, minute(6))
+	child.switchSegment()
+	l.archive(t, l.repository, 2)
+	child.archive(t, l.repository, 3)
+	history := "1\t" + fork.String() + "\tno recovery target specified\n"
+	if _, err := l.repository.Store.Put(t.Context(), repo.HistoryKey(testSystem, 2), strings.NewReader(history)); err != nil {
+		t.Fatal(err)
+	}
+	for _, action := range []Action{ActionPause, ActionPromote} {
+		p, err := MakePlan(t.Context(), withoutPrepared{Of(l.repository)}, Request{Target: Target{Kind: TargetXID, XID: 703}, Timeline: "2", Action: action})
+		if err != nil {
+			t.Fatal(err)
+		}
+		said := p.Warnings
+		if action == ActionPromote {
+			said = p.Problems
+		}
+		if !strings.Contains(strings.Join(said, " "), `"pending"`) || p.Reachable != (action == ActionPause) {
+			t.Errorf("%s: reachable %v, problems %q, warnings %q", action, p.Reachable, p.Problems, p.Warnings)
+		}
+	}
+}
+
 // withoutPrepared is a catalogue whose backups have no manifest, but allow for
 // prepared transactions.
 type withoutPrepared struct{ Catalogue }
