@@ -27,6 +27,17 @@ type life struct {
 	at         map[string]wal.LSN // of records, by what they are about
 }
 
+// archiveFork archives a life and the child that left it at fork, timeline 2.
+func (l *life) archiveFork(t *testing.T, child *server, fork wal.LSN) {
+	t.Helper()
+	l.archive(t, l.repository, 2)
+	child.archive(t, l.repository, 3)
+	history := "1\t" + fork.String() + "\tno recovery target specified\n"
+	if _, err := l.repository.Store.Put(t.Context(), repo.HistoryKey(testSystem, 2), strings.NewReader(history)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // newLife takes a backup of a new server, in segment 2.
 func newLife(t *testing.T) *life {
 	t.Helper()
@@ -190,12 +201,7 @@ func TestBranches(t *testing.T) {
 	child.commit(803, minute(6))
 	child.commit(804, minute(9))
 	child.switchSegment()
-	l.archive(t, l.repository, 2)
-	child.archive(t, l.repository, 3)
-	history := "1\t" + fork.String() + "\tno recovery target specified\n"
-	if _, err := l.repository.Store.Put(t.Context(), repo.HistoryKey(testSystem, 2), strings.NewReader(history)); err != nil {
-		t.Fatal(err)
-	}
+	l.archiveFork(t, child, fork)
 	for name, c := range map[string]struct {
 		at       time.Time
 		timeline string
@@ -303,12 +309,7 @@ func TestPreparedAtFork(t *testing.T) {
 		}
 		child.commit(803, minute(6))
 		child.switchSegment()
-		l.archive(t, l.repository, 2)
-		child.archive(t, l.repository, 3)
-		history := "1\t" + fork.String() + "\tno recovery target specified\n"
-		if _, err := l.repository.Store.Put(t.Context(), repo.HistoryKey(testSystem, 2), strings.NewReader(history)); err != nil {
-			t.Fatal(err)
-		}
+		l.archiveFork(t, child, fork)
 		c := withoutPrepared{Of(l.repository)}
 		for _, action := range []Action{ActionPause, ActionPromote} {
 			p, err := MakePlan(t.Context(), c, Request{Target: Target{Kind: TargetLatest}, Action: action})
@@ -336,12 +337,7 @@ func TestPreparedBeforeFork(t *testing.T) {
 	child := l.server.fork(2)
 	child.commit(803, minute(6))
 	child.switchSegment()
-	l.archive(t, l.repository, 2)
-	child.archive(t, l.repository, 3)
-	history := "1\t" + fork.String() + "\tno recovery target specified\n"
-	if _, err := l.repository.Store.Put(t.Context(), repo.HistoryKey(testSystem, 2), strings.NewReader(history)); err != nil {
-		t.Fatal(err)
-	}
+	l.archiveFork(t, child, fork)
 	for _, action := range []Action{ActionPause, ActionPromote} {
 		p, err := MakePlan(t.Context(), withoutPrepared{Of(l.repository)}, Request{Target: Target{Kind: TargetXID, XID: 703}, Timeline: "2", Action: action})
 		if err != nil {
