@@ -3,7 +3,9 @@
 package integration
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -46,6 +48,14 @@ func newCounter(t *testing.T, server *s3test.Server) (*counter, *s3test.Server) 
 	}}
 	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c.count(r)
+		// A server that refuses an upload may do so before it has read all of
+		// it. The proxy would make an error of its own of that.
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Logf("%s %s: %v", r.Method, r.URL.Path, err)
+			panic(http.ErrAbortHandler)
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
 		proxy.ServeHTTP(w, r)
 	}))
 	t.Cleanup(front.Close)

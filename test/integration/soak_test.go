@@ -121,12 +121,20 @@ func (s *soak) blows(t *testing.T, rounds int) {
 		}
 	}
 	s.random.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
-	took := regexp.MustCompile(`along=[1-9]`)
 	for _, strike := range order {
 		strike(t)
-		s.batched = s.batched || took.MatchString(s.cluster.Log(t))
+		s.noteBatch(t)
 	}
 }
+
+// noteBatch remembers that a push took other segments along.
+func (s *soak) noteBatch(t *testing.T) {
+	t.Helper()
+	s.batched = s.batched || tookAlong.MatchString(s.cluster.Log(t))
+}
+
+// tookAlong is what a push logs that archived others beside its own segment.
+var tookAlong = regexp.MustCompile(`along=[1-9]`)
 
 // outage lasts until a push has failed by it.
 func (s *soak) outage(t *testing.T, what string, begin func(), struck func() int) {
@@ -262,6 +270,7 @@ func (s *soak) finish(t *testing.T) {
 		return c.SQL(t, "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgbench'") == "0"
 	})
 	c.Archive(t)
+	s.noteBatch(t)
 	if got := c.SQL(t, balanced); got != "t" {
 		t.Errorf("the server's own accounts aren't balanced: %s", got)
 	}
