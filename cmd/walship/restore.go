@@ -66,7 +66,7 @@ func restoreFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "to-latest", Usage: "recover all archived WAL", Category: target},
 		&cli.BoolFlag{Name: "immediate", Usage: "recover up to the end of the backup", Category: target},
 		&cli.BoolFlag{Name: "exclusive", Usage: "stop before the target, not behind it (time, LSN and XID)"},
-		&cli.StringFlag{Name: "timeline", Usage: "`TIMELINE` to follow: latest, current (the backup's), or a number; without, the latest, unless the time lies on several"},
+		&cli.StringFlag{Name: "timeline", Usage: "`TIMELINE` to follow: latest, current (the backup's), or a number; without, the latest, unless the target lies on several"},
 		&cli.StringFlag{Name: "target-action", Usage: "`ACTION` of the server at the target: pause, promote or shutdown", Value: string(restore.ActionPause)},
 		&cli.BoolFlag{Name: "replace", Usage: "the restored cluster takes the place of the original: keep its archiving settings"},
 		&cli.BoolFlag{Name: "standby", Usage: "make a standby of the original: it keeps primary_conninfo and its archiving settings"},

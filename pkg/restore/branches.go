@@ -7,10 +7,11 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/walship/walship/pkg/storage"
 	"github.com/walship/walship/pkg/wal"
 )
 
-// Choice is what one of several timelines that hold the wanted time leads to.
+// Choice is what one of several timelines that hold the target leads to.
 type Choice struct {
 	Timeline wal.TimelineID `json:"timeline"`
 	Backup   string         `json:"backup"`
@@ -20,43 +21,66 @@ type Choice struct {
 	EndsAt   wal.LSN        `json:"ends_at_lsn"`
 }
 
-// compareBranches looks for timelines on which the target time means something
-// else than on the plan's, which nobody asked for. Where there are any, it is
-// for the user to choose.
-func (p *Plan) compareBranches(ctx context.Context, c Catalogue, r Request) error {
-	if p.target.Kind != TargetTime || r.Timeline != "" {
-		return nil
+// settleBranch looks for timelines on which the target means something else
+// than on the plan's, which nobody asked for. Where there are any, it is for
+// the user to choose. Where the plan's has no such target, and just one other
+// has, it returns the plan for that one; but not for a time, which is no proof
+// that this is the branch that was meant.
+func (p *Plan) settleBranch(ctx context.Context, c Catalogue, r Request) (*Plan, error) {
+	if p.target.Kind == TargetLatest || p.target.Kind == TargetImmediate || r.Timeline != "" {
+		return p, nil
 	}
+	others, choices, err := p.branches(ctx, c, r)
+	if err != nil || len(others) == 0 {
+		return p, err
+	}
+	if len(p.Problems) == 0 {
+		p.Choices = choices
+		p.Problems = append(p.Problems, choicesText(fmt.Sprintf("%s lies on several timelines: ", p.target), choices))
+		return p, nil
+	}
+	if len(others) == 1 && p.target.Kind != TargetTime {
+		lacks, err := p.lacksTarget(ctx, c, choices[1].Left)
+		if err != nil {
+			return nil, err
+		}
+		if lacks {
+			others[0].Notes = append(others[0].Notes, fmt.Sprintf("%s is on the way to timeline %d only, which leaves that to timeline %d, the latest, at %s",
+				p.target, others[0].Timeline, p.Timeline, choices[1].Left))
+			return others[0], nil
+		}
+	}
+	p.Choices = choices
+	p.Problems[0] += "; " + choicesText("it is reached on another timeline: ", choices[1:])
+	return p, nil
+}
+
+// branches plans for the timelines that hold the target behind where their way
+// and the plan's part, one for each outcome. The choices have the plan itself
+// before them.
+func (p *Plan) branches(ctx context.Context, c Catalogue, r Request) (others []*Plan, choices []Choice, err error) {
 	timelines, err := c.Histories(ctx, p.SystemID)
 	if err != nil {
-		return fmt.Errorf("plan restore: %w", err)
+		return nil, nil, fmt.Errorf("plan restore: %w", err)
 	}
 	if !slices.Contains(timelines, 1) {
 		timelines = append([]wal.TimelineID{1}, timelines...)
 	}
-	choices := []Choice{p.choice(0)}
+	choices = []Choice{p.choice(0)}
 	for _, timeline := range timelines {
 		if timeline == p.Timeline {
 			continue
 		}
 		other, left, err := p.onBranch(ctx, c, r, timeline)
-		switch {
-		case err != nil:
-			return err
-		case other != nil:
-			choices = append(choices, other.choice(left))
+		if err != nil {
+			return nil, nil, err
 		}
+		if other == nil || slices.ContainsFunc(others, other.sameOutcome) {
+			continue
+		}
+		others, choices = append(others, other), append(choices, other.choice(left))
 	}
-	if len(choices) == 1 {
-		return nil
-	}
-	p.Choices = choices
-	if len(p.Problems) > 0 { // the others are the way out
-		p.Problems[0] += "; " + choicesText("it is reached on another timeline: ", choices[1:])
-		return nil
-	}
-	p.Problems = append(p.Problems, choicesText("the time lies on several timelines: ", choices))
-	return nil
+	return others, choices, nil
 }
 
 // onBranch plans for another timeline, if recovery to the target can stop on
@@ -68,13 +92,12 @@ func (p *Plan) onBranch(ctx context.Context, c Catalogue, r Request, timeline wa
 		return nil, 0, fmt.Errorf("plan restore: %w", err)
 	}
 	left := parting(p.history, h)
-	if p.Stop != nil && p.Stop.LSN < left {
+	if p.stopsBefore(left) {
 		return nil, 0, nil // the same on both
 	}
 	tail := &way{c: c, systemID: p.SystemID, history: h, size: p.record.SegmentSize, summaries: map[uint64]wal.Summary{}}
 	tail.first = wal.SegmentNumber(left, tail.size)
-	found, err := tail.gallop(ctx, p.target, tail.first)
-	if err != nil || found == none {
+	if holds, err := tail.mayHold(ctx, p.target, p.Certified); err != nil || !holds {
 		return nil, 0, err
 	}
 	r.Timeline = fmt.Sprint(uint32(timeline))
@@ -82,17 +105,83 @@ func (p *Plan) onBranch(ctx context.Context, c Catalogue, r Request, timeline wa
 	if _, refused := errors.AsType[*RefusedError](err); refused {
 		return nil, 0, nil
 	}
-	if err != nil || len(other.Problems) > 0 || sameEnding(p.LastIn, other.LastIn) && len(p.Problems) == 0 {
+	if err != nil || len(other.Problems) > 0 {
 		return nil, 0, err
+	}
+	if onBoth := other.Stop != nil && other.Stop.LSN < left; len(p.Problems) == 0 && (onBoth || p.sameOutcome(other)) {
+		return nil, 0, nil
 	}
 	return other, left, nil
 }
 
-func sameEnding(a, b *Ending) bool {
+// stopsBefore tells whether recovery stops before an LSN, up to which another
+// way is the same, so that it stops there on that, too. Of a restore point the
+// newest one is meant, which can be behind it on the other.
+func (p *Plan) stopsBefore(left wal.LSN) bool {
+	switch {
+	case p.target.Kind == TargetName:
+		return false
+	case p.Stop != nil:
+		return p.Stop.LSN < left
+	case p.target.Kind == TargetLSN && !p.Certified:
+		return p.target.LSN < left
+	}
+	return p.guessed != 0 && wal.LSN((p.guessed+1)*p.record.SegmentSize) <= left
+}
+
+// mayHold tells whether recovery to the target may stop in the archived WAL
+// from the way's first segment on. Where nothing can be read, what isn't known
+// of a segment is no reason to ask.
+func (w *way) mayHold(ctx context.Context, t Target, readable bool) (bool, error) {
+	switch t.Kind {
+	case TargetTime:
+		found, err := w.gallop(ctx, t, w.first)
+		return found != none, err
+	case TargetLSN:
+		s, err := w.summary(ctx, max(w.first, wal.SegmentNumber(t.LSN, w.size)))
+		return !errors.Is(err, storage.ErrNotExist) && (readable || s.Ending != 0), ctx.Err()
+	}
+	err := w.list(ctx, ^uint64(0))
+	if err == nil {
+		err = w.load(ctx, w.first, w.end)
+	}
+	for n := w.first; n < w.end; n++ {
+		if (readable || w.summaries[n].Ending != 0) && w.mayStop(t, 0, n) {
+			return true, err
+		}
+	}
+	return false, err
+}
+
+// lacksTarget tells whether it is certain that the plan's way has no such
+// target, and not only that it isn't archived whole behind an LSN.
+func (p *Plan) lacksTarget(ctx context.Context, c Catalogue, from wal.LSN) (bool, error) {
+	if p.Stop != nil || !p.Certified || p.broken {
+		return false, nil
+	}
+	w := p.wayFrom(c)
+	w.first = wal.SegmentNumber(from, w.size)
+	err := w.list(ctx, ^uint64(0))
+	return err == nil && w.there.last < w.end, err
+}
+
+// sameOutcome tells whether two plans end with the same transactions, as far as
+// that is known.
+func (p *Plan) sameOutcome(other *Plan) bool {
+	if !p.Certified || !other.Certified || !slices.EqualFunc(p.PendingPrepared, other.PendingPrepared, sameTransaction) {
+		return false
+	}
+	a, b := p.LastIn, other.LastIn
 	if a == nil || b == nil {
 		return a == b
 	}
 	return a.LSN == b.LSN && a.Timeline == b.Timeline
+}
+
+// sameTransaction compares two prepared transactions. Of one that was prepared
+// before the backup began only the id is known.
+func sameTransaction(a, b Prepared) bool {
+	return a.XID == b.XID && (a.LSN == 0 || b.LSN == 0 || a.LSN == b.LSN && a.Time.Equal(b.Time))
 }
 
 func (p *Plan) choice(left wal.LSN) Choice {
@@ -106,9 +195,12 @@ func choicesText(text string, choices []Choice) string {
 		if c.Left != 0 {
 			what += fmt.Sprintf(", which leaves the other at %s,", c.Left)
 		}
-		if c.LastIn == nil {
+		switch {
+		case c.EndsAt == 0:
+			what += " ends where nothing has verified it"
+		case c.LastIn == nil:
 			what += " ends without a commit since its backup"
-		} else {
+		default:
 			what += fmt.Sprintf(" ends with transaction %d, committed at %s", c.LastIn.XID, FormatTime(c.LastIn.Time))
 		}
 		all = append(all, what)

@@ -53,7 +53,7 @@ func (p *Plan) seeEnd(ctx context.Context, w *way) error {
 	case err != nil:
 		return fmt.Errorf("plan restore: %w", err)
 	}
-	p.LastIn, p.EndsAt, p.Certified, p.Range.ToLSN = r.lastIn, r.end, w.certain(p), r.end
+	p.LastIn, p.EndsAt, p.Certified, p.Range.ToLSN, p.broken = r.lastIn, r.end, w.certain(p), r.end, w.broken != ""
 	p.Nearest = &Nearest{Before: r.lastIn}
 	p.Problems[0] += fmt.Sprintf("; the WAL that is there ends at %s: %s", r.end, lastCommit(r.lastIn))
 	return nil
@@ -176,6 +176,7 @@ func (p *replay) replayed(lsn wal.LSN) bool {
 // fulfil writes a replay's outcome into the plan.
 func (p *Plan) fulfil(ctx context.Context, w *way, r *replay) error {
 	p.Stop, p.LastIn, p.FirstOut, p.EndsAt, p.Certified = r.stopped, r.lastIn, r.firstOut, r.end, w.certain(p)
+	p.broken = w.broken != ""
 	switch {
 	case r.early:
 		return p.refuseEarly(ctx, w, r)

@@ -72,7 +72,7 @@ type Request struct {
 	Backup   string // a backup's id; "": the newest one that lies before the target
 	Target   Target
 	// Timeline is TimelineLatest, TimelineCurrent (the backup's), or a number;
-	// "" is the latest, unless the target time lies on several.
+	// "" is the latest, unless the target lies on several, or on another only.
 	Timeline string
 	Action   Action // "": pause
 	// Replace keeps the archiving settings of the backup, for a cluster that
@@ -139,6 +139,7 @@ type Plan struct {
 	noHotStandby bool
 
 	guessed uint64  // the segment where recovery seems to stop; 0: not known
+	broken  bool    // a segment of the way doesn't continue the one before it
 	early   bool    // recovery would stop before the backup is consistent
 	point   wal.LSN // of the target's restore point; 0: not known
 	// What the headers say of that point, for a plan that isn't certified.
@@ -255,7 +256,7 @@ func MakePlan(ctx context.Context, c Catalogue, r Request) (*Plan, error) {
 	}
 	p, err := planFrom(ctx, c, r, systemID)
 	if err == nil {
-		err = p.compareBranches(ctx, c, r)
+		p, err = p.settleBranch(ctx, c, r)
 	}
 	if err != nil {
 		return nil, err

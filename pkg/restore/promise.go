@@ -39,7 +39,7 @@ type Promise struct {
 	// looked for.
 	Range   *Range   `json:"reachable_range"`
 	Nearest *Nearest `json:"nearest"`
-	// Choices are what the timelines lead to that hold the target time, the
+	// Choices are what the timelines lead to that hold the target, the
 	// plan's first, where there are several and none was asked for; the plan
 	// then has a Problem.
 	Choices []Choice `json:"choices,omitempty"`

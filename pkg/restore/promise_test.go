@@ -210,7 +210,7 @@ func TestBranches(t *testing.T) {
 	}{
 		"before the fork":       {minute(1), "", 701, ""},
 		"the same on both":      {minute(3), "", 702, ""},
-		"on both":               {minute(7), "", 803, "--timeline 2 ends with transaction 803, committed at 2026-11-20 10:06:00+00; --timeline 1, which leaves the other at " + fork.String() + ", ends with transaction 703"},
+		"on both":               {minute(7), "", 803, "lies on several timelines: --timeline 2 ends with transaction 803, committed at 2026-11-20 10:06:00+00; --timeline 1, which leaves the other at " + fork.String() + ", ends with transaction 703"},
 		"on both, chosen":       {minute(7), "1", 703, ""},
 		"on both, the latest":   {minute(7), TimelineLatest, 803, ""},
 		"on one":                {minute(8), "", 803, ""},
@@ -228,6 +228,90 @@ func TestBranches(t *testing.T) {
 		if (len(p.Choices) == 2) != (name == "on both") {
 			t.Errorf("%s: choices %+v", name, p.Choices)
 		}
+	}
+}
+
+// TestBranchesOfRecords is fault 31 for targets that name a record: an LSN, a
+// transaction or a restore point that several timelines have behind the fork is
+// asked for; one that only another timeline than the latest has is taken there.
+func TestBranchesOfRecords(t *testing.T) {
+	l := newLife(t)
+	l.commit(701, minute(1))
+	l.restorePoint("early", minute(1))
+	l.switchSegment()
+	shared := l.commit(702, minute(2))
+	fork := l.position()
+	child := l.server.fork(2)
+	for _, s := range []*server{l.server, child} {
+		s.commit(703, minute(3))
+		l.at["both"] = s.commit(704, minute(4))
+		s.restorePoint("both", minute(4))
+	}
+	l.restorePoint("early", minute(5))
+	l.restorePoint("parent's", minute(5))
+	l.at["parent's"] = l.commit(705, minute(6))
+	l.noopTo(l.position() + 1024)
+	l.at["parent's end"] = l.commit(706, minute(7))
+	l.switchSegment()
+	child.abort(705, minute(6))
+	child.commit(707, minute(6))
+	child.switchSegment()
+	l.archiveFork(t, child, fork)
+	lsn := func(at wal.LSN) Target { return Target{Kind: TargetLSN, LSN: at} }
+	xid := func(xid uint64) Target { return Target{Kind: TargetXID, XID: xid} }
+	name := func(name string) Target { return Target{Kind: TargetName, Name: name} }
+	const several = "lies on several timelines: --timeline 2 ends with transaction "
+	for _, c := range []struct {
+		target           Target
+		timeline, backup string
+		in               uint32
+		on               wal.TimelineID
+		problem, note    string
+		choices          int
+	}{
+		{target: lsn(shared), in: 702, on: 2},
+		{target: lsn(l.at["both"]), in: 704, on: 2, problem: several + "704, committed at 2026-11-20 10:04:00+00; --timeline 1, which leaves the other at " + fork.String() + ", ends with transaction 704", choices: 2},
+		{target: lsn(l.at["both"]), timeline: "1", in: 704, on: 1},
+		{target: lsn(l.at["both"]), timeline: TimelineLatest, in: 704, on: 2},
+		{target: Target{Kind: TargetLSN, LSN: fork, Exclusive: true}, in: 702, on: 2},
+		{target: lsn(l.at["parent's end"]), in: 706, on: 1, note: "is on the way to timeline 1 only, which leaves that to timeline 2, the latest, at " + fork.String()},
+		{target: lsn(9 * smallSegment), in: 707, on: 2, problem: "isn't in the repository"},
+		{target: xid(702), in: 702, on: 2},
+		{target: xid(703), in: 703, on: 2, problem: several + "703", choices: 2},
+		{target: xid(705), in: 704, on: 2, problem: several + "704", choices: 2},
+		{target: xid(706), in: 706, on: 1, note: "transaction 706 is on the way to timeline 1 only"},
+		{target: xid(706), timeline: TimelineLatest, in: 707, on: 2, problem: "no transaction 706 ended"},
+		{target: xid(707), in: 707, on: 2},
+		{target: name("both"), in: 704, on: 2, problem: several, choices: 2},
+		{target: name("parent's"), in: 704, on: 1, note: `restore point "parent's" is on the way to timeline 1 only`},
+		{target: name("early"), in: 701, on: 2}, // from that backup, the first one of that name
+		{target: name("none"), in: 707, on: 2, problem: "there is no restore point"},
+	} {
+		p, err := MakePlan(t.Context(), Of(l.repository), Request{Target: c.target, Timeline: c.timeline})
+		if err != nil {
+			t.Errorf("%s: %v", c.target, err)
+			continue
+		}
+		if err := p.Err(); xidOf(p.LastIn) != c.in || p.Timeline != c.on || (err != nil) != (c.problem != "") || err != nil && !strings.Contains(err.Error(), c.problem) {
+			t.Errorf("%s: timeline %d, last in %+v, %v; want %d, %d and %q", c.target, p.Timeline, p.LastIn, err, c.on, c.in, c.problem)
+		}
+		if len(p.Choices) != c.choices || !strings.Contains(strings.Join(p.Notes, "\n"), c.note) {
+			t.Errorf("%s: choices %+v, notes %q", c.target, p.Choices, p.Notes)
+		}
+	}
+	// With a gap on the latest timeline it isn't certain that it has no such target.
+	if err := l.repository.Store.Delete(t.Context(), l.repository.FileKey(testSystem, wal.SegmentName(2, 3, smallSegment))); err != nil {
+		t.Fatal(err)
+	}
+	child.commit(708, minute(8))
+	child.switchSegment()
+	child.archive(t, l.repository, 4)
+	p, err := MakePlan(t.Context(), Of(l.repository), Request{Target: xid(706)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Timeline != 2 || p.Err() == nil || !strings.Contains(p.Err().Error(), "; it is reached on another timeline: --timeline 1") {
+		t.Errorf("with a gap: timeline %d, %v", p.Timeline, p.Err())
 	}
 }
 

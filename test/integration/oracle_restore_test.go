@@ -31,7 +31,8 @@ const (
 // TestRestoreOracle compares what restore plan promises with what PostgreSQL
 // does, for random targets of every kind in archives of a random history, with
 // forks two and three deep: whether recovery reaches the target, where it
-// stops, which transactions are in, which are left prepared. A restore that
+// stops, which transactions are in, which are left prepared. For targets that
+// name no timeline, it compares what is asked for with what the timelines have. A restore that
 // walship refuses is run too, with the settings written by hand, and must end
 // in an error.
 func TestRestoreOracle(t *testing.T) { // faults 31 and 43
@@ -69,6 +70,7 @@ func (a *oracleArchive) consult(t *testing.T, targets int) {
 		target := c.target()
 		oldest := c.random.IntN(2) == 0
 		run := c.random.IntN(8) == 0
+		free := target.namesRecord() && c.random.IntN(2) == 0 // of a timeline
 		name := fmt.Sprintf("%03d", i)
 		if only != "" && name != only {
 			continue
@@ -80,7 +82,11 @@ func (a *oracleArchive) consult(t *testing.T, targets int) {
 						oracleVariable, a.keep(t), oracleTargetVariable, name)
 				}
 			}()
-			if c.try(t, target, oldest, run) {
+			try := func() bool { return c.try(t, target, oldest, run) }
+			if free {
+				try = func() bool { return c.tryBranches(t, target) }
+			}
+			if try() {
 				reached++
 			}
 		})
@@ -117,6 +123,7 @@ type oraclePlan struct {
 	} `json:"pending_prepared"`
 	PendingKnown bool    `json:"pending_prepared_known"`
 	EndsAt       wal.LSN `json:"ends_at_lsn"`
+	Choices      []oracleChoice
 }
 
 type oracleEnding struct {
@@ -146,13 +153,7 @@ func (o outcome) losesPrepared() bool {
 // reached.
 func (c *chooser) try(t *testing.T, target oracleTarget, oldest, run bool) bool {
 	t.Helper()
-	result := c.oracleArchive.try(t, append([]string{"restore", "plan", "--json"}, target.flags...)...)
-	plan := new(oraclePlan)
-	if result.Stdout != "" {
-		if err := json.Unmarshal([]byte(result.Stdout), plan); err != nil {
-			t.Fatalf("restore plan: %v\n%s", err, result.Stdout)
-		}
-	}
+	plan, result := c.plan(t, target)
 	switch {
 	case result.Code == 0 && plan.Reachable:
 		o := c.recover(t, target, plan, run)
@@ -174,6 +175,18 @@ func (c *chooser) try(t *testing.T, target oracleTarget, oldest, run bool) bool 
 		t.Errorf("restore plan: exit code %d, reachable %v\n%s", result.Code, plan.Reachable, result.Stderr)
 	}
 	return false
+}
+
+func (c *chooser) plan(t *testing.T, target oracleTarget) (*oraclePlan, pgtest.Result) {
+	t.Helper()
+	result := c.oracleArchive.try(t, append([]string{"restore", "plan", "--json"}, target.flags...)...)
+	plan := new(oraclePlan)
+	if result.Stdout != "" {
+		if err := json.Unmarshal([]byte(result.Stdout), plan); err != nil {
+			t.Fatalf("restore plan: %v\n%s", err, result.Stdout)
+		}
+	}
+	return plan, result
 }
 
 // recover runs a restore as it was planned: with restore run, or with the

@@ -38,16 +38,7 @@ func (r oracleRecord) commits() bool {
 func (a *oracleArchive) readPath(t *testing.T, timeline wal.TimelineID, from wal.LSN) []oracleRecord {
 	t.Helper()
 	const size = 1 << 20
-	history := wal.History{Timeline: timeline}
-	if timeline > 1 {
-		data, err := os.ReadFile(filepath.Join(a.dir, "wal", wal.HistoryName(timeline).String()))
-		if err == nil {
-			history, err = wal.ParseHistory(timeline, data)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+	history := a.history(t, timeline)
 	var segments []io.Reader
 	for n := wal.SegmentNumber(from, size); ; n++ {
 		file, err := os.Open(filepath.Join(a.dir, "wal", wal.SegmentName(history.SegmentTimeline(n, size), n, size).String()))
@@ -84,6 +75,22 @@ func (a *oracleArchive) readPath(t *testing.T, timeline wal.TimelineID, from wal
 		entry.Timeline = history.TimelineAt(record.LSN)
 		records = append(records, entry)
 	}
+}
+
+// history reads the history file of a timeline as PostgreSQL archived it.
+func (a *oracleArchive) history(t *testing.T, timeline wal.TimelineID) wal.History {
+	t.Helper()
+	history := wal.History{Timeline: timeline}
+	if timeline > 1 {
+		data, err := os.ReadFile(filepath.Join(a.dir, "wal", wal.HistoryName(timeline).String()))
+		if err == nil {
+			history, err = wal.ParseHistory(timeline, data)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return history
 }
 
 func oracleRecordOf(r *wal.Record, c *wal.Contents) (oracleRecord, error) {
@@ -129,10 +136,17 @@ type oracleTarget struct {
 	flags    []string
 	setting  string // recovery_target, or with _time, _lsn, …; "" for the latest
 	value    string
+	lsn      wal.LSN
 	timeline string // a number, latest or current
 	backup   string // "": walship chooses
 	inclusive,
 	promotes bool
+}
+
+// namesRecord tells whether the target names a record: an LSN, a transaction or a
+// restore point.
+func (o oracleTarget) namesRecord() bool {
+	return o.setting == "recovery_target_lsn" || o.setting == "recovery_target_xid" || o.setting == "recovery_target_name"
 }
 
 // chooser makes random targets.
@@ -169,7 +183,8 @@ func (c *chooser) target() oracleTarget {
 		target.setting, target.value = "recovery_target_time", c.time()
 		target.flags = []string{"--to-time", target.value}
 	case kind < 12:
-		target.setting, target.value = "recovery_target_lsn", c.lsn().String()
+		target.lsn = c.lsn()
+		target.setting, target.value = "recovery_target_lsn", target.lsn.String()
 		target.flags = []string{"--to-lsn", target.value}
 	case kind < 16:
 		target.setting, target.value = "recovery_target_xid", strconv.FormatUint(uint64(c.xid()), 10)
