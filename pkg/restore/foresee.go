@@ -45,7 +45,7 @@ func (p *Plan) seeEnd(ctx context.Context, w *way) error {
 	if err := w.load(ctx, w.first, w.end); err != nil {
 		return err
 	}
-	p.Range = p.rangeOf(w, wal.LSN(w.end*w.size))
+	p.Range = p.rangeOf(w, w.until(w.end))
 	r, err := p.followToEnd(ctx, w)
 	switch {
 	case errors.Is(err, crypto.ErrNoIdentity):
@@ -103,7 +103,7 @@ func (p *Plan) replay(ctx context.Context, w *way, n uint64) (*replay, error) {
 // followToEnd replays the end of the archived WAL.
 func (p *Plan) followToEnd(ctx context.Context, w *way) (*replay, error) {
 	first := w.end - 1
-	for first > w.first && w.summaries[first].Ending != 0 && w.summaries[first].First == 0 {
+	for s := w.summaries[first]; first > w.first && s.Ending != 0 && (s.First == 0 || w.astray(s.First)); s = w.summaries[first] {
 		first--
 	}
 	r, err := p.replay(ctx, w, first)
@@ -215,6 +215,9 @@ func (p *Plan) rangeOf(w *way, end wal.LSN) *Range {
 	latest, stops := wal.Timestamp(0), false
 	for n := w.first; n < w.end; n++ {
 		joined, _ := w.joined(n)
+		if w.standsIn(n) {
+			continue // its times are of what isn't on the way, too
+		}
 		for _, s := range []wal.Summary{w.summaries[n], joined} {
 			if s.Stops > 0 && (!stops || s.MaxTime > latest) {
 				latest, stops = s.MaxTime, true
@@ -328,6 +331,9 @@ func (w *way) points() string {
 	var names []string
 	for n := w.end; n > w.first && len(names) < most; n-- {
 		for _, point := range slices.Backward(w.summaries[n-1].RestorePoints) {
+			if w.astray(point.LSN) {
+				continue
+			}
 			names = append(names, fmt.Sprintf("%q (%s)", point.Name, FormatTime(point.Time.Time())))
 		}
 	}

@@ -24,7 +24,7 @@ func (p *Plan) judgeForks(ctx context.Context, w *way, action Action) error {
 	}
 	for _, s := range spans(p.history) {
 		n := wal.SegmentNumber(s.end, w.size)
-		if s.end <= p.record.StartLSN || n >= w.end {
+		if s.end <= p.record.StartLSN || n >= w.end || w.standsIn(n) {
 			continue
 		}
 		if p.EndsAt != 0 && p.EndsAt <= s.end {

@@ -126,7 +126,7 @@ func (p *Plan) findPoint(ctx context.Context, c Catalogue, refs []repo.BackupRef
 		whole = whole && s.Ending != 0
 		unlisted = unlisted || s.RestorePointCount > uint64(len(s.RestorePoints))
 		for _, point := range s.RestorePoints {
-			if point.Name == p.target.Name {
+			if point.Name == p.target.Name && !w.astray(point.LSN) {
 				p.point = max(p.point, point.LSN)
 			}
 		}

@@ -51,9 +51,16 @@ func pathFrom(h wal.History, from wal.LSN) []Step {
 
 // archived is what a listing along the path found, from one segment on.
 type archived struct {
-	segments map[uint64]int64        // stored size by segment number, of the timeline that owns it
-	partial  map[uint64]wal.FileName // partial segments, likewise
-	last     uint64                  // the greatest number in segments
+	segments map[uint64]int64           // stored size by segment number, of the timeline that owns it
+	partial  map[uint64]wal.FileName    // partial segments, likewise
+	standIns map[uint64]archivedStandIn // an ancestor's copies of a fork's segment, the youngest ancestor's
+	last     uint64                     // the greatest number in segments
+}
+
+// archivedStandIn is a segment that may stand in for a child's.
+type archivedStandIn struct {
+	standIn
+	stored int64 // size
 }
 
 func (a archived) has(n uint64) bool { _, ok := a.segments[n]; return ok }
@@ -105,7 +112,10 @@ func (p *Plan) findWAL(ctx context.Context, c Catalogue) error {
 		last = w.end - 1
 	}
 	p.describeWAL(w, last)
-	if open {
+	switch {
+	case w.standIn.timeline != 0 && (open || p.Stop == nil):
+		p.judgeStandIn(w)
+	case open:
 		p.judgeEnd(w)
 	}
 	if err := p.judgeDemands(ctx, w, last); err != nil {
@@ -123,12 +133,12 @@ func (p *Plan) describeWAL(w *way, last uint64) {
 	p.WAL = PlannedWAL{
 		SegmentSize: w.size, Missing: []string{}, Partial: []string{},
 		First: w.name(w.first).String(), Last: w.name(last).String(), Needed: int(last - w.first + 1),
-		Until: wal.LSN(min(w.end, last+1) * w.size).String(),
+		Until: w.until(last).String(),
 	}
 	for n := w.first; n <= last && len(p.WAL.Missing) < maxMissing; n++ {
 		stored, ok := w.there.segments[n]
 		p.WAL.StoredSize += stored
-		if !ok {
+		if !ok || n < last && w.standsIn(n) {
 			p.missing(w, n)
 		}
 	}
@@ -136,7 +146,7 @@ func (p *Plan) describeWAL(w *way, last uint64) {
 
 // missing lists a segment as missing, with the partial one of its place.
 func (p *Plan) missing(w *way, n uint64) {
-	p.WAL.Missing = append(p.WAL.Missing, w.name(n).String())
+	p.WAL.Missing = append(p.WAL.Missing, wal.SegmentName(w.history.SegmentTimeline(n, w.size), n, w.size).String())
 	if partial, ok := w.there.partial[n]; ok {
 		p.WAL.Partial = append(p.WAL.Partial, partial.String())
 	}
@@ -185,7 +195,7 @@ func (p *Plan) judgeEnd(w *way) {
 // listPath lists the archived segments along a path, from number first
 // through number through. It costs one listing for each timeline of the path.
 func listPath(ctx context.Context, c Catalogue, systemID uint64, h wal.History, first, through, size uint64) (archived, error) {
-	there := archived{segments: map[uint64]int64{}, partial: map[uint64]wal.FileName{}}
+	there := archived{segments: map[uint64]int64{}, partial: map[uint64]wal.FileName{}, standIns: map[uint64]archivedStandIn{}}
 	for _, s := range spans(h) {
 		tli, from, to := s.timeline, max(first, wal.SegmentNumber(s.start, size)), through
 		if s.end != 0 {
@@ -210,6 +220,8 @@ func listPath(ctx context.Context, c Catalogue, systemID uint64, h wal.History, 
 			case file.Name.Kind == wal.KindSegment && h.SegmentTimeline(n, size) == tli:
 				there.segments[n] = file.Size
 				there.last = max(there.last, n)
+			case file.Name.Kind == wal.KindSegment && s.end != 0:
+				there.standIns[n] = archivedStandIn{standIn{n, tli, s.end}, file.Size}
 			}
 		}
 	}

@@ -242,8 +242,15 @@ func TestPlanFollowsForks(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if !slices.Equal(p.WAL.Missing, []string{name}) || len(p.Problems) != 1 || !strings.Contains(p.Problems[0], "which PostgreSQL takes in its place") {
+			t.Errorf("without %s: missing %v, problems %q; want it missing, and the parent's in its place", name, p.WAL.Missing, p.Problems)
+		}
+		c.files = slices.DeleteFunc(c.files, func(f string) bool { return f[8:] == name[8:] })
+		if p, err = plan(t, c, Request{Target: Target{Kind: TargetLatest}, Backup: "20261120T050000Z"}); err != nil {
+			t.Fatal(err)
+		}
 		if !slices.Equal(p.WAL.Missing, []string{name}) || len(p.Warnings) != 2 {
-			t.Errorf("without %s: missing %v, warnings %q; want it missing, a gap and a fork out of reach", name, p.WAL.Missing, p.Warnings)
+			t.Errorf("without %s and its parents: missing %v, warnings %q; want it missing, a gap and a fork out of reach", name, p.WAL.Missing, p.Warnings)
 		}
 	}
 }

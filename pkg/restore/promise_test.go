@@ -315,6 +315,69 @@ func TestBranchesOfRecords(t *testing.T) {
 	}
 }
 
+// TestStandIn is rule 14: where a fork's segment isn't archived in the child's
+// name, PostgreSQL takes the parent's. Up to the fork that is the way; what it
+// has behind is not.
+func TestStandIn(t *testing.T) {
+	l := newLife(t)
+	l.commit(701, minute(1))
+	l.switchSegment()
+	shared := l.commit(702, minute(2))
+	l.commit(703, minute(3))
+	fork := l.position()
+	child := l.server.fork(2)
+	behind := l.commit(704, minute(4)) // nobody was to see that
+	l.restorePoint("astray", minute(4))
+	l.switchSegment()
+	child.commit(804, minute(5))
+	child.switchSegment()
+	child.commit(805, minute(6))
+	child.switchSegment()
+	l.archiveFork(t, child, fork)
+	own := wal.SegmentName(2, 3, smallSegment)
+	if err := l.repository.Store.Delete(t.Context(), l.repository.FileKey(testSystem, own)); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		target  Target
+		in      uint32
+		problem string
+	}{
+		{Target{Kind: TargetTime, Time: minute(2)}, 702, ""},
+		{Target{Kind: TargetLSN, LSN: shared}, 702, ""},
+		{Target{Kind: TargetXID, XID: 703}, 703, ""},
+		{Target{Kind: TargetXID, XID: 703, Exclusive: true}, 702, ""},
+		{Target{Kind: TargetTime, Time: minute(3)}, 703, "the archived WAL ends at " + fork.String()},
+		{Target{Kind: TargetLSN, LSN: behind}, 703, "the archived WAL ends at " + fork.String()},
+		{Target{Kind: TargetLSN, LSN: 4*smallSegment + 100}, 703, "WAL segment " + own.String() + " isn't in the repository; the way to 0/400064 leads through it"},
+		{Target{Kind: TargetXID, XID: 704}, 703, "no transaction 704 ended"},
+		{Target{Kind: TargetName, Name: "astray"}, 703, "it has none"},
+		{Target{Kind: TargetLatest}, 703, "000000010000000000000003 is, which PostgreSQL takes in its place: recovery would go on behind the fork at " + fork.String() +
+			" with what timeline 1 wrote afterwards, which isn't on the way; --timeline 1 --to-lsn " + fork.String() + " --exclusive ends at the fork"},
+	} {
+		p, err := MakePlan(t.Context(), Of(l.repository), Request{Target: c.target, Timeline: "2", Deep: c.problem == ""})
+		if err != nil {
+			t.Errorf("%s: %v", c.target, err)
+			continue
+		}
+		if err := p.Err(); xidOf(p.LastIn) != c.in || !p.Certified || (err != nil) != (c.problem != "") || err != nil && !strings.Contains(err.Error(), c.problem) {
+			t.Errorf("%s: last in %+v, certified %v, %v; want %d and %q", c.target, p.LastIn, p.Certified, err, c.in, c.problem)
+		}
+		if c.problem == "" && (len(p.WAL.Missing) > 0 || p.WAL.Last != wal.SegmentName(1, 3, smallSegment).String() || p.WAL.Until != fork.String()) ||
+			c.problem != "" && !slices.Equal(p.WAL.Missing, []string{own.String()}) {
+			t.Errorf("%s: WAL %+v", c.target, p.WAL)
+		}
+		if p.EndsAt > fork || p.EndsAt == 0 {
+			t.Errorf("%s: it ends at %s, behind the fork at %s", c.target, p.EndsAt, fork)
+		}
+	}
+	// The fork itself, as the plan advises.
+	p, err := MakePlan(t.Context(), Of(l.repository), Request{Target: Target{Kind: TargetLSN, LSN: fork, Exclusive: true}, Timeline: "1"})
+	if err != nil || p.Err() != nil || xidOf(p.LastIn) != 703 || p.EndsAt != fork {
+		t.Errorf("the fork itself: %+v, %v", p, err)
+	}
+}
+
 // TestPlanBeforeAll is fault 43: a target before the oldest backup is refused,
 // with what can be reached.
 func TestPlanBeforeAll(t *testing.T) {

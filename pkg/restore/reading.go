@@ -39,6 +39,8 @@ func (w *way) eachRecord(ctx context.Context, first, last, end uint64, each func
 			return nil, fmt.Errorf("read WAL from segment %s on: %w", w.name(first), err)
 		case record.LSN >= behind:
 			return nil, nil
+		case w.astray(record.LSN):
+			return io.EOF, nil
 		}
 		more, err := each(record, contents)
 		if err != nil {

@@ -24,7 +24,9 @@ type way struct {
 	summaries  map[uint64]wal.Summary // by segment; the zero Summary: not known
 	broken     string                 // why the WAL doesn't go on at end, though there is a segment
 	kept       [2]keptContent
-	opened     int // segments that were read
+	opened     int     // segments that were read
+	stop       wal.LSN // of the backup; 0 for a way that has none
+	standIn    standIn // for the segment at end, or the one before it
 }
 
 // wayFrom returns the way from the plan's backup on. Nothing of it is listed.
@@ -32,7 +34,7 @@ func (p *Plan) wayFrom(c Catalogue) *way {
 	size := p.record.SegmentSize
 	first := wal.SegmentNumber(p.record.StartLSN, size)
 	return &way{
-		c: c, systemID: p.SystemID, history: p.history, size: size, first: first, end: first,
+		c: c, systemID: p.SystemID, history: p.history, size: size, first: first, end: first, stop: p.record.StopLSN,
 		summaries: map[uint64]wal.Summary{},
 	}
 }
@@ -45,11 +47,15 @@ func (w *way) list(ctx context.Context, through uint64) (err error) {
 	for w.end = w.first; w.there.has(w.end); {
 		w.end++
 	}
+	w.takeStandIn()
 	return nil
 }
 
 // name names a segment as the path archives it.
 func (w *way) name(n uint64) wal.FileName {
+	if w.standsIn(n) {
+		return wal.SegmentName(w.standIn.timeline, n, w.size)
+	}
 	return wal.SegmentName(w.history.SegmentTimeline(n, w.size), n, w.size)
 }
 
