@@ -1,12 +1,14 @@
 package archive
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"path/filepath"
 	"sync"
 	"time"
 
+	"github.com/walship/walship/pkg/storage"
 	"github.com/walship/walship/pkg/wal"
 )
 
@@ -22,7 +24,8 @@ const (
 // Batch says how a push of a segment takes along those that wait behind it.
 // They are read and sealed side by side, and published strictly one after the
 // other: each only when the one before it is known to be stored as this
-// server's own, and when its WAL continues that one's. Whatever goes wrong
+// server's own, and when its WAL continues that one's. A storage.Stager has
+// their objects by then, where nobody sees them. Whatever goes wrong
 // with one that was taken along ends the batch and nothing else: PostgreSQL
 // will hand it over, and its own push will say.
 type Batch struct {
@@ -68,7 +71,7 @@ type batch struct {
 type item struct {
 	*push
 	prepared chan struct{} // closed when err is set
-	err      error         // of preparing it
+	err      error         // of preparing and staging it
 	reserved int           // bytes of memory
 }
 
@@ -101,9 +104,15 @@ func (b *batch) run(ctx context.Context) (Pushed, error) {
 			for i := range work {
 				if i == own {
 					b.prepare(ctx, i)
-				} else {
-					b.prepare(along, i)
+					close(i.prepared)
+					continue
 				}
+				b.prepare(along, i)
+				// What it waits for is a disk, and the worker has other work.
+				workers.Go(func() {
+					defer close(i.prepared)
+					b.stage(along, i)
+				})
 			}
 		})
 	}
@@ -159,7 +168,6 @@ func (b *batch) dispatch(ctx context.Context, work, order chan<- *item) {
 // prepare reads and seals a segment, and gives back the memory that it turned
 // out not to need.
 func (b *batch) prepare(ctx context.Context, i *item) {
-	defer close(i.prepared)
 	if i != b.items[0] { // that one is open
 		i.err = i.open()
 	}
@@ -177,14 +185,36 @@ func (b *batch) prepare(ctx context.Context, i *item) {
 	i.reserved = needed
 }
 
-// release ends the work with a segment.
-func (b *batch) release(i *item) {
+// stage writes a segment's object beforehand, where the storage can, and gives
+// back its memory. The push's own segment isn't staged: it has its turn at once,
+// and may have to be sent again.
+func (b *batch) stage(ctx context.Context, i *item) {
+	stager, can := i.repository.Store.(storage.Stager)
+	if !can || i.err != nil || i.sealed == nil {
+		return
+	}
+	staged, err := stager.Stage(ctx, i.key, bytes.NewReader(i.sealed.Bytes()))
+	b.forget(i)
+	if err != nil {
+		i.err = err
+		return
+	}
+	i.staged = staged
+}
+
+// forget gives back the memory of a segment.
+func (b *batch) forget(i *item) {
 	if i.sealed != nil {
 		b.pool.putBuffer(i.sealed)
 		i.sealed = nil
 	}
 	b.memory.give(i.reserved)
 	i.reserved = 0
+}
+
+// release ends the work with a segment.
+func (b *batch) release(i *item) {
+	b.forget(i)
 	<-b.slots
 	i.close()
 }

@@ -115,12 +115,13 @@ type push struct {
 	o          PushOptions
 
 	file     *os.File
-	identity identity      // of the file when it was opened
-	header   object.Header // with the size, and once prepared with digest and fields
-	summary  wal.Summary   // of a segment, once prepared
-	data     []byte        // the content of a history file
-	sealed   *bytes.Buffer // the whole object; nil for a large segment and a history file
-	already  bool          // the repository has it: nothing was sealed
+	identity identity       // of the file when it was opened
+	header   object.Header  // with the size, and once prepared with digest and fields
+	summary  wal.Summary    // of a segment, once prepared
+	data     []byte         // the content of a history file
+	sealed   *bytes.Buffer  // the whole object; nil for a large segment and a history file
+	already  bool           // the repository has it: nothing was sealed
+	staged   storage.Staged // of a batch: the object, which needs to be published only
 }
 
 func newPush(r *repo.Repository, path string, name wal.FileName, o PushOptions) *push {
@@ -156,6 +157,9 @@ func (p *push) begin(size int64) {
 }
 
 func (p *push) close() {
+	if p.staged != nil {
+		p.staged.Discard()
+	}
 	if p.file != nil {
 		p.file.Close()
 	}
@@ -326,15 +330,22 @@ func (p *push) put(ctx context.Context) (Pushed, error) {
 	if p.already {
 		return done, nil
 	}
-	body := p.body()
-	defer body.close()
-	info, err := p.repository.Store.Put(ctx, p.key, body.Reader)
+	info, err := p.store(ctx)
 	if errors.Is(err, storage.ErrExist) {
 		done.Already = true
 		return done, p.compare(ctx)
 	}
 	done.StoredSize = info.Size
 	return done, err
+}
+
+func (p *push) store(ctx context.Context) (storage.Info, error) {
+	if p.staged != nil {
+		return p.staged.Publish(ctx)
+	}
+	body := p.body()
+	defer body.close()
+	return p.repository.Store.Put(ctx, p.key, body.Reader)
 }
 
 // body is what is sent; Reader is an io.Seeker when it is held in memory.

@@ -42,7 +42,8 @@ type File struct {
 	root       *os.Root
 	name, temp string
 	file       *os.File // nil once finished or discarded
-	failed     error    // the first Write that failed
+	failed     error    // the first Write or Sync that failed
+	synced     bool     // all that was written is durable
 }
 
 // errFinished is what using a File again gives.
@@ -64,6 +65,7 @@ func (f *File) Write(p []byte) (int, error) {
 	if f.file == nil {
 		return 0, f.error("write", errFinished)
 	}
+	f.synced = false
 	n, err := f.file.Write(p)
 	if err != nil {
 		f.failed = f.error("write", err)
@@ -72,11 +74,27 @@ func (f *File) Write(p []byte) (int, error) {
 	return n, nil
 }
 
+// Sync makes durable what was written, which Link and Rename do otherwise: they
+// have less left to do then. After a failure the file can only be discarded.
+func (f *File) Sync() error {
+	if f.file == nil {
+		return f.error("fsync", errFinished)
+	}
+	if f.failed == nil && !f.synced {
+		if err := f.file.Sync(); err != nil {
+			f.failed = f.error("fsync", err)
+		}
+		f.synced = f.failed == nil
+	}
+	return f.failed
+}
+
 // Chmod sets the permissions that the file has under its name.
 func (f *File) Chmod(perm fs.FileMode) error {
 	if f.file == nil {
 		return f.error("set permissions of", errFinished)
 	}
+	f.synced = false
 	if err := f.file.Chmod(perm); err != nil {
 		return f.error("set permissions of", err)
 	}
@@ -165,14 +183,12 @@ func (f *File) close(sync bool) error {
 	if f.file == nil {
 		return f.error("finish", errFinished)
 	}
+	err := f.failed
+	if sync {
+		err = f.Sync()
+	}
 	file := f.file
 	f.file = nil
-	err := f.failed
-	if err == nil && sync {
-		if err = file.Sync(); err != nil {
-			err = f.error("fsync", err)
-		}
-	}
 	if cerr := file.Close(); cerr != nil && err == nil {
 		err = f.error("close", cerr)
 	}

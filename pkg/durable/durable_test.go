@@ -105,6 +105,47 @@ func TestFinish(t *testing.T) {
 	}
 }
 
+// What is written behind a Sync is made durable by the next one, and both become
+// visible.
+func TestSync(t *testing.T) {
+	root, dir := openRoot(t)
+	f := create(t, root, "a", "first ")
+	for _, more := range []string{"", "second"} {
+		if _, err := f.Write([]byte(more)); err != nil {
+			t.Fatal(err)
+		}
+		if f.synced {
+			t.Error("what was just written counts as durable")
+		}
+		for range 2 {
+			if err := f.Sync(); err != nil || !f.synced {
+				t.Errorf("Sync: %v, durable: %t", err, f.synced)
+			}
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "a")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the file is visible before it is finished: %v", err)
+	}
+	if err := f.Link(); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Sync(); err == nil {
+		t.Error("a finished file was synced")
+	}
+	wantFiles(t, dir, map[string]string{"a": "first second"})
+
+	// An fsync that failed isn't tried again: the file never becomes visible.
+	f = create(t, root, "b", "x")
+	f.file.Close()
+	if err := f.Sync(); err == nil {
+		t.Error("Sync of a closed file succeeded")
+	}
+	if err := f.Link(); err == nil {
+		t.Error("a file whose fsync failed became visible")
+	}
+	wantFiles(t, dir, map[string]string{"a": "first second"})
+}
+
 func TestDiscard(t *testing.T) {
 	root, dir := openRoot(t)
 	f := create(t, root, "a", "never seen")

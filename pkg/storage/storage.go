@@ -106,6 +106,31 @@ type Store interface {
 	Sweep(ctx context.Context, prefix string, before time.Time) (int, error)
 }
 
+// Stager is what a Store can be besides, if it can do most of a Put before the
+// object is to be there: who writes several, one strictly after the other, has
+// the next ones ready by then. A Store that isn't one does nothing worse, only
+// later: the caller uses Put.
+type Stager interface {
+	// Stage writes body, to its end, durably and where no method of Store
+	// shows it, as the object that is to have the key. Whether the key is taken
+	// isn't asked. The errors are those of Put, but for ErrExist.
+	//
+	// The caller discards what was staged, in any case; what a killed process
+	// staged is for Sweep.
+	Stage(ctx context.Context, key string, body io.Reader) (Staged, error)
+}
+
+// Staged is an object that is ready. It is not for use by several goroutines at
+// once.
+type Staged interface {
+	// Publish makes the object visible, with the promises, the result and the
+	// errors of Put. It is called once at most.
+	Publish(ctx context.Context) (Info, error)
+	// Discard removes the object unless Publish was called. It may be called at
+	// any time, and more than once.
+	Discard()
+}
+
 // ValidKey returns an error that wraps ErrInvalid unless key is one that a
 // Store accepts.
 func ValidKey(key string) error {

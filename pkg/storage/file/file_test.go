@@ -65,6 +65,10 @@ func TestConformance(t *testing.T) {
 		}))
 }
 
+func TestStagerConformance(t *testing.T) {
+	storagetest.RunStager(t, func(t *testing.T) storage.Store { return open(t) })
+}
+
 func TestCreate(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "srv", "walship")
 	if _, err := Open(dir); !errors.Is(err, storage.ErrNoStore) {
