@@ -110,14 +110,10 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
+// newRepository makes a repository in memory, without the probe of Init.
 func newRepository(t *testing.T) *Repository {
 	t.Helper()
-	store := mem.New()
-	info, err := Init(t.Context(), store, InitOptions{Now: day})
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := New(store, info, Keys{})
+	r, err := New(mem.New(), Info{Format: Format, ID: strings.Repeat("5a", 16), Encryption: "none"}, Keys{})
 	if err != nil {
 		t.Fatal(err)
 	}

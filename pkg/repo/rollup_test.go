@@ -9,7 +9,6 @@ import (
 
 	"github.com/walship/walship/pkg/compress"
 	"github.com/walship/walship/pkg/storage"
-	"github.com/walship/walship/pkg/storage/mem"
 	"github.com/walship/walship/pkg/wal"
 )
 
@@ -34,22 +33,8 @@ func rollupOf(block uint64) *Rollup {
 	return x
 }
 
-func rollupSite(t *testing.T) *Repository {
-	t.Helper()
-	store := mem.New()
-	info, err := Init(t.Context(), store, InitOptions{Now: time.Unix(1e9, 0)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := New(store, info, Keys{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r
-}
-
 func TestRollup(t *testing.T) {
-	r, x := rollupSite(t), rollupOf(4)
+	r, x := newRepository(t), rollupOf(4)
 	if _, err := r.Rollup(t.Context(), 7, 3, 4, rollupSegmentSize); !errors.Is(err, storage.ErrNotExist) {
 		t.Fatalf("there is none: %v", err)
 	}
@@ -80,7 +65,7 @@ func TestRollup(t *testing.T) {
 // TestSmallRollup is one of 16 segments, which lies beside the large one of the
 // same place.
 func TestSmallRollup(t *testing.T) {
-	r, large := rollupSite(t), rollupOf(4)
+	r, large := newRepository(t), rollupOf(4)
 	small := *large
 	small.Length, small.Block = SmallRollupSegments, 4*RollupSegments/SmallRollupSegments
 	small.Segments = large.Segments[:SmallRollupSegments]
@@ -115,7 +100,7 @@ func TestRollupRefused(t *testing.T) {
 		"WAL that ends in the middle":  func(x *Rollup) { x.Segments[3].Ending, x.Segments[3].End = wal.EndingOpen, x.Segments[3].Last },
 		"the block of other positions": func(x *Rollup) { x.Block++ },
 	} {
-		r, x := rollupSite(t), rollupOf(4)
+		r, x := newRepository(t), rollupOf(4)
 		spoil(x)
 		if err := r.WriteRollup(t.Context(), x); !errors.Is(err, ErrRollup) {
 			t.Errorf("%s: writing it: %v", name, err)
@@ -135,7 +120,7 @@ func TestRollupRefused(t *testing.T) {
 
 // TestRollupDamaged: one that was cut, changed or moved is of no use.
 func TestRollupDamaged(t *testing.T) {
-	r, x := rollupSite(t), rollupOf(4)
+	r, x := newRepository(t), rollupOf(4)
 	stored, err := x.encode(r.Info.ID)
 	if err != nil {
 		t.Fatal(err)

@@ -102,7 +102,7 @@ func (c *fakeCatalogue) ListWAL(_ context.Context, _ uint64, from wal.FileName) 
 	}
 }
 
-const testSegment = 16 << 20
+const testSegment = 1 << 20
 
 // segments names the segments of a timeline with the numbers first to last.
 func segments(tli wal.TimelineID, first, last uint64) []string {
@@ -183,7 +183,7 @@ func TestPlanChoosesBackup(t *testing.T) {
 		{"LSN of the end", Request{Target: Target{Kind: TargetLSN, LSN: at(9, 0x138), Exclusive: true}}, "20261120T090000Z", 4, "000000030000000000000009", ""},
 		{"LSN before the end", Request{Target: Target{Kind: TargetLSN, LSN: at(9, 0x137)}}, "20261120T050000Z", 4, "000000030000000000000009", ""},
 		{"LSN on the new timeline", Request{Target: Target{Kind: TargetLSN, LSN: at(10, 0x400)}}, "20261120T090000Z", 4, "00000004000000000000000A", ""},
-		{"LSN before all", Request{Target: Target{Kind: TargetLSN, LSN: at(1, 0)}}, "", 0, "", "0/2000138"},
+		{"LSN before all", Request{Target: Target{Kind: TargetLSN, LSN: at(1, 0)}}, "", 0, "", "0/200138"},
 		{"xid after all", Request{Target: Target{Kind: TargetXID, XID: 800}}, "20261120T090000Z", 4, "00000004000000000000000D", ""},
 		{"xid that was running", Request{Target: Target{Kind: TargetXID, XID: 744}}, "20261120T050000Z", 4, "00000004000000000000000D", ""},
 		{"xid that had ended", Request{Target: Target{Kind: TargetXID, XID: 743}}, "20261120T010000Z", 4, "00000004000000000000000D", ""},

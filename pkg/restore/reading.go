@@ -68,12 +68,14 @@ func (w *way) open(ctx context.Context, n uint64) (io.ReadCloser, error) {
 	if err != nil || w.size > keptSegment {
 		return content, err
 	}
-	data, err := io.ReadAll(content)
+	var data bytes.Buffer
+	data.Grow(int(w.size) + bytes.MinRead) // so that it never grows
+	_, err = data.ReadFrom(content)
 	if err = errors.Join(err, content.Close()); err != nil {
 		return nil, err
 	}
-	w.kept[0], w.kept[1] = w.kept[1], keptContent{n, data}
-	return io.NopCloser(bytes.NewReader(data)), nil
+	w.kept[0], w.kept[1] = w.kept[1], keptContent{n, data.Bytes()}
+	return io.NopCloser(bytes.NewReader(data.Bytes())), nil
 }
 
 // keptContent is a segment that was read.

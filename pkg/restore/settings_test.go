@@ -26,7 +26,7 @@ func TestSettings(t *testing.T) {
 	}{
 		{Target{Kind: TargetImmediate}, "recovery_target", "immediate"},
 		{Target{Kind: TargetTime, Time: clock(10)}, "recovery_target_time", "2026-11-20 10:00:00+00"},
-		{Target{Kind: TargetLSN, LSN: at(9, 0x200), Exclusive: true}, "recovery_target_lsn", "0/9000200"},
+		{Target{Kind: TargetLSN, LSN: at(9, 0x200), Exclusive: true}, "recovery_target_lsn", "0/900200"},
 		{Target{Kind: TargetXID, XID: 801}, "recovery_target_xid", "801"},
 		{Target{Kind: TargetName, Name: "it's"}, "recovery_target_name", "it's"},
 		{Target{Kind: TargetLatest}, "", ""},

@@ -113,6 +113,9 @@ func (s *server) switchSegment() {
 	s.data = append(s.data, make([]byte, -len(s.data)&(segmentSize-1))...)
 }
 
+// forget keeps nothing of the WAL so far, which ends with a segment.
+func (s *server) forget() { s.start, s.data = s.position(), s.data[:0] }
+
 // fill writes records up to so many bytes before the segment's end.
 func (s *server) fill(left int) {
 	for {
@@ -209,10 +212,8 @@ func (c *counting) downloaded() []string {
 func newSite(t *testing.T) *site {
 	t.Helper()
 	s := &site{store: &counting{Store: mem.New(), whole: map[string]int{}}}
-	info, err := repo.Init(t.Context(), s.store, repo.InitOptions{Now: time.Unix(1e9, 0)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	info := repo.Info{Format: repo.Format, ID: strings.Repeat("5a", 16), Encryption: "none"}
+	var err error
 	if s.Repository, err = repo.New(s.store, info, repo.Keys{Level: compress.Fastest}); err != nil {
 		t.Fatal(err)
 	}

@@ -35,8 +35,9 @@ func long(t *testing.T, first uint64, count int) *site {
 			v.restorePoint("here", at)
 		}
 		v.switchSegment()
+		s.archive(t, v)
+		v.forget()
 	}
-	s.archive(t, v)
 	return s
 }
 
