@@ -24,7 +24,7 @@ func zstdTool(t *testing.T, input []byte, args ...string) []byte {
 
 func TestToolReadsWriter(t *testing.T) {
 	for _, level := range levels {
-		for _, size := range []int{0, 1, 70 << 10, 20 << 20} {
+		for _, size := range []int{0, 1, 70 << 10, compress.MaxWindow + 3} {
 			t.Run(fmt.Sprintf("%s %d", level, size), func(t *testing.T) {
 				data := sample(size)
 				var b bytes.Buffer
@@ -43,7 +43,7 @@ func TestToolReadsWriter(t *testing.T) {
 func TestToolReadsSegmentWriter(t *testing.T) {
 	for _, level := range levels {
 		for _, processors := range []int{1, 2} {
-			data := pieces(16<<20, 4000)
+			data := pieces(5<<20, 4000)
 			if got := zstdTool(t, segmentFrame(t, level, processors, data), "-d"); !bytes.Equal(got, data) {
 				t.Errorf("%s, %d processors: zstd -d gives %d other bytes", level, processors, len(got))
 			}
@@ -52,7 +52,7 @@ func TestToolReadsSegmentWriter(t *testing.T) {
 }
 
 func TestReaderReadsTool(t *testing.T) {
-	data := sample(20 << 20)
+	data := sample(9 << 20) // more than a window
 	for _, test := range []struct {
 		args    []string
 		refused bool
