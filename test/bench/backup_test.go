@@ -69,7 +69,7 @@ func TestBackup(t *testing.T) {
 	ctx, stop := signal.NotifyContext(t.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	places := []*place{directory(t), bucket(t)}
-	env := append(places[1].server.Env(), "SSL_CERT_FILE="+places[1].front.bundle, marker)
+	env := append(places[1].server.Env(), "SSL_CERT_FILE="+places[1].front.bundle, marker())
 	source := newSample(ctx, t, *gibibytes, pgtest.Set("archive_mode", "on"), pgtest.Set("shared_buffers", "128MB"),
 		pgtest.Set("autovacuum", "off"), pgtest.Env(env...))
 	walship := pgtest.BuildWalship(t)

@@ -22,7 +22,9 @@ type contestant struct {
 	noRedo bool
 	// detached calls leave the work to a process that they don't wait for.
 	detached bool
-	prepare  func(t *testing.T, s setting) commands
+	// ahead: a call archives what waits behind its own segment, too.
+	ahead   bool
+	prepare func(t *testing.T, s setting) commands
 }
 
 // setting is what one repository is made in.
@@ -46,24 +48,24 @@ type commands struct {
 func contestants(p *place, walship string) []contestant {
 	if p.server == nil {
 		return []contestant{
-			{name: "true", floor: true, prepare: doNothing},
+			{name: "true", floor: true, ahead: true, prepare: doNothing},
 			{name: "cp", floor: true, prepare: copyFiles},
 			{name: "zstd -1", floor: true, prepare: zstdToDirectory},
-			{name: "walship default", prepare: walshipAt(walship, "default", "")},
-			{name: "walship fastest", prepare: walshipAt(walship, "fastest", "")},
+			{name: "walship default", ahead: true, prepare: walshipAt(walship, "default", "")},
+			{name: "walship fastest", ahead: true, prepare: walshipAt(walship, "fastest", "")},
 			{name: "pgBackRest", peer: true, prepare: pgBackRest(3, false)},
-			{name: "pgBackRest async", peer: true, detached: true, prepare: pgBackRest(3, true)},
+			{name: "pgBackRest async", peer: true, detached: true, ahead: true, prepare: pgBackRest(3, true)},
 			{name: "pgBackRest zstd 1", peer: true, coldOnly: true, prepare: pgBackRest(1, false)},
 		}
 	}
 	return []contestant{
 		{name: "zstd -1 + PUT", floor: true, prepare: zstdToS3},
-		{name: "walship default", prepare: walshipAt(walship, "default", "https")},
-		{name: "walship fastest", prepare: walshipAt(walship, "fastest", "https")},
-		{name: "walship default, http", noRedo: true, prepare: walshipAt(walship, "default", "http")},
-		{name: "walship fastest, http", noRedo: true, prepare: walshipAt(walship, "fastest", "http")},
+		{name: "walship default", ahead: true, prepare: walshipAt(walship, "default", "https")},
+		{name: "walship fastest", ahead: true, prepare: walshipAt(walship, "fastest", "https")},
+		{name: "walship default, http", noRedo: true, ahead: true, prepare: walshipAt(walship, "default", "http")},
+		{name: "walship fastest, http", noRedo: true, ahead: true, prepare: walshipAt(walship, "fastest", "http")},
 		{name: "pgBackRest", peer: true, prepare: pgBackRest(3, false)},
-		{name: "pgBackRest async", peer: true, detached: true, prepare: pgBackRest(3, true)},
+		{name: "pgBackRest async", peer: true, detached: true, ahead: true, prepare: pgBackRest(3, true)},
 		{name: "pgBackRest zstd 1", peer: true, coldOnly: true, prepare: pgBackRest(1, false)},
 	}
 }

@@ -38,7 +38,7 @@ type bench struct {
 func newBench(ctx context.Context, t *testing.T) *bench {
 	b := &bench{material: newMaterial(ctx, t, max(*segments, made)), directory: directory(t), bucket: bucket(t)}
 	b.segments = b.segments[:*segments]
-	b.env = append(b.bucket.server.Env(), "SSL_CERT_FILE="+b.bucket.front.bundle, marker)
+	b.env = append(b.bucket.server.Env(), "SSL_CERT_FILE="+b.bucket.front.bundle, marker())
 	b.archiver = pgtest.Open(t, major, b.cluster, pgtest.Set("autovacuum", "off"), pgtest.Env(b.env...))
 	b.archiver.Start(t)
 	b.conn = b.archiver.Conn(t, "postgres")
@@ -61,15 +61,18 @@ func (b *bench) measure(ctx context.Context, t *testing.T, r *result, i int, c c
 	}
 	if !sampled {
 		b.repository(ctx, t, r.place, c, func(_ setting, do commands) { record(backlogCall, b.backlogCalls(ctx, t, do)) })
+		if c.ahead {
+			b.repository(ctx, t, r.place, c, func(_ setting, do commands) { record(doneSpeed, b.drainDone(ctx, t, do)) })
+		}
 	}
 	b.repository(ctx, t, r.place, c, func(s setting, do commands) {
 		requests := s.place.requests(func() {
 			if sampled {
-				_, peak := b.drain(ctx, t, do, startSampler())
+				_, peak := b.drain(ctx, t, do, b.segments, startSampler())
 				record(drainMemory, mebibytes(peak.shared))
 				record(drainMemoryMost, mebibytes(peak.most))
 			} else {
-				seconds, _ := b.drain(ctx, t, do, nil)
+				seconds, _ := b.drain(ctx, t, do, b.segments, nil)
 				record(drainSpeed, float64(*segments)/seconds)
 			}
 		})
@@ -282,13 +285,25 @@ func (b *bench) mark(t *testing.T, ready []string) {
 	}
 }
 
-// drain has PostgreSQL archive all segments, and returns the seconds from the
+// drainDone has PostgreSQL archive what a call for the first segment has taken
+// along, and returns how many segments it archives in a second.
+func (b *bench) drainDone(ctx context.Context, t *testing.T, do commands) float64 {
+	t.Helper()
+	b.mark(t, b.segments)
+	first, rest := b.segments[0], b.segments[1:]
+	b.call(ctx, t, b.cluster, expand(do.push, first, "pg_wal/"+first, b.cluster), 0)
+	waitQuiet(ctx, t)
+	seconds, _ := b.drain(ctx, t, do, rest, nil)
+	return float64(len(rest)) / seconds
+}
+
+// drain has PostgreSQL archive those segments, and returns the seconds from the
 // moment when it learned how to the moment when it had noted the last one.
-func (b *bench) drain(ctx context.Context, t *testing.T, do commands, memory *sampler) (seconds float64, peak footprint) {
+func (b *bench) drain(ctx context.Context, t *testing.T, do commands, names []string, memory *sampler) (seconds float64, peak footprint) {
 	t.Helper()
 	defer func() { peak = memory.end() }()
 	defer b.archiver.Configure(t, "archive_command", "")
-	b.mark(t, b.segments)
+	b.mark(t, names)
 	settle()
 	b.exec(t, "SELECT pg_stat_reset_shared('archiver')")
 	b.exec(t, "ALTER SYSTEM SET archive_command = '"+strings.ReplaceAll(do.push, "'", "''")+"'")
@@ -303,7 +318,7 @@ func (b *bench) drain(ctx context.Context, t *testing.T, do commands, memory *sa
 		if err != nil && archived > 0 || failed > 0 {
 			t.Fatalf("archive: %d segments failed: %v\n%s", failed, err, b.archiver.Log(t))
 		}
-		return archived == len(b.segments)
+		return archived == len(names)
 	})
 	waitQuiet(ctx, t)
 	return seconds, peak

@@ -13,8 +13,9 @@ import (
 )
 
 // marker is set in the environment of everything that PostgreSQL starts, and
-// passed on to what has detached itself from its parent.
-const marker = "WALSHIP_TEST_BENCH=yes"
+// passed on to what has detached itself from its parent. Another benchmark's
+// processes have another one.
+func marker() string { return "WALSHIP_TEST_BENCH=" + strconv.Itoa(os.Getpid()) }
 
 // footprint is the memory of all processes of a contestant together, in bytes.
 type footprint struct {
@@ -73,6 +74,7 @@ func marked() []string {
 	if err != nil {
 		return nil
 	}
+	own := marker()
 	var found []string
 	for _, entry := range entries {
 		if _, err := strconv.Atoi(entry.Name()); err != nil {
@@ -81,7 +83,7 @@ func marked() []string {
 		dir := filepath.Join("/proc", entry.Name())
 		// A process that has just ended can't be read, and isn't counted.
 		environment, err := os.ReadFile(filepath.Join(dir, "environ"))
-		if err != nil || !slices.ContainsFunc(bytes.Split(environment, []byte{0}), func(v []byte) bool { return string(v) == marker }) {
+		if err != nil || !slices.ContainsFunc(bytes.Split(environment, []byte{0}), func(v []byte) bool { return string(v) == own }) {
 			continue
 		}
 		program, err := os.Readlink(filepath.Join(dir, "exe"))
