@@ -179,6 +179,16 @@ func (e *environment) deadline(ctx context.Context, d time.Duration) (context.Co
 // server: a cluster in one data directory. It makes the folder if need be,
 // and refuses one that others can change.
 func (e *environment) state(systemID uint64, dataDirectory string) (*os.Root, error) {
+	dataDirectory, err := filepath.Abs(dataDirectory)
+	if err != nil {
+		return nil, fmt.Errorf("open state folder: %w", err)
+	}
+	digest := sha256.Sum256([]byte(dataDirectory))
+	return e.stateFolder(fmt.Sprintf("%d-%x", systemID, digest[:8]))
+}
+
+// stateFolder opens a private folder of the state directory.
+func (e *environment) stateFolder(name string) (*os.Root, error) {
 	c, err := e.config()
 	if err != nil {
 		return nil, err
@@ -186,12 +196,7 @@ func (e *environment) state(systemID uint64, dataDirectory string) (*os.Root, er
 	if c.StateDirectory == "" {
 		return nil, errors.New("open state folder: neither state_directory, XDG_STATE_HOME nor HOME is set, and the user has no home directory")
 	}
-	dataDirectory, err = filepath.Abs(dataDirectory)
-	if err != nil {
-		return nil, fmt.Errorf("open state folder: %w", err)
-	}
-	digest := sha256.Sum256([]byte(dataDirectory))
-	dir := filepath.Join(c.StateDirectory, fmt.Sprintf("%d-%x", systemID, digest[:8]))
+	dir := filepath.Join(c.StateDirectory, name)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make state folder: %w", err)
 	}

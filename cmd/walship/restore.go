@@ -26,7 +26,7 @@ func restoreCommand(e *environment) *cli.Command {
 			{
 				Name:  "plan",
 				Usage: "say what a restore would do, and whether the WAL that it needs is there; change nothing",
-				Flags: append(append(restoreFlags(), deepFlag(), jsonFlag(), svgFlag()), e.settingFlags("encryption.identity_files")...),
+				Flags: append(append(restoreFlags(), deepFlag(), probeFlag(), jsonFlag(), svgFlag()), e.settingFlags("encryption.identity_files")...),
 				Action: func(c *cli.Context) error {
 					if _, err := arguments(c); err != nil {
 						return err
@@ -119,6 +119,7 @@ func (e *environment) planRestore(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	e.estimate(c, repository, plan)
 	if c.IsSet("svg") {
 		if err := e.drawPlan(c.Context, c.String("svg"), plan); err != nil {
 			return err
@@ -158,6 +159,7 @@ func (e *environment) runRestore(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	e.useRates(repository, plan)
 	if !c.Bool("json") {
 		writePlan(e.out, plan)
 	}
@@ -185,6 +187,7 @@ func (e *environment) runRestore(c *cli.Context) error {
 			return err
 		}
 	}
+	e.rememberRates(repository, plan, result, started)
 	err = e.printResult(c, restoreOutput{plan, result, started}, func(w io.Writer) {
 		writeRestored(w, result)
 		if started != nil {

@@ -65,9 +65,7 @@ func writePlan(w io.Writer, p *restore.Plan) {
 			line("", "%s of tablespace %d in %s (was in %s)", sizeText(t.Size), t.OID, t.RestoreTo, t.Location)
 		}
 	}
-	if e := p.Estimate; e != nil {
-		line("time", "%s for the files, if it goes as fast as backup %s did (%s/s); the replay comes in addition", durationText(e.Duration()), e.MeasuredBy, sizeText(int64(e.Rate)))
-	}
+	writeEstimate(line, p.Estimate)
 	for i, s := range p.Settings {
 		key := ""
 		if i == 0 {

@@ -3,20 +3,10 @@ package restore
 import (
 	"path/filepath"
 	"strconv"
-	"time"
 
 	"github.com/walship/walship/pkg/pgdata"
 	"github.com/walship/walship/pkg/wal"
 )
-
-// Estimate says how long the files of the backup take, at the rate at which
-// they were read and stored. What the server then takes to replay WAL nothing
-// has measured, so it isn't in it.
-type Estimate struct {
-	Seconds    float64 `json:"seconds"`
-	Rate       float64 `json:"rate"`        // bytes of files per second
-	MeasuredBy string  `json:"measured_by"` // the id of the full backup
-}
 
 // Written is something that a restore makes besides the backup's own files.
 type Written struct {
@@ -43,25 +33,6 @@ func (w *PlannedWAL) lastNumber() uint64 {
 	}
 	return name.SegmentNumber(w.SegmentSize)
 }
-
-// estimate goes by the full backup of the chain: only that one read every file
-// that it stored.
-func (p *Plan) estimate() *Estimate {
-	full := p.chain[0]
-	took := full.StopTime.Sub(full.StartTime)
-	if took <= 0 || full.PlainSize <= 0 {
-		return nil
-	}
-	var bytes int64
-	for _, b := range p.chain {
-		bytes += b.PlainSize
-	}
-	rate := float64(full.PlainSize) / took.Seconds()
-	return &Estimate{Seconds: float64(bytes) / rate, Rate: rate, MeasuredBy: full.ID}
-}
-
-// Duration is the estimated time.
-func (e *Estimate) Duration() time.Duration { return time.Duration(e.Seconds * float64(time.Second)) }
 
 // writes lists what Run makes besides the backup's files, in that order.
 func (p *Plan) writes(ownSettings bool) []Written {

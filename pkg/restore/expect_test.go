@@ -58,8 +58,9 @@ func TestExpect(t *testing.T) {
 	if want := int64(p.Stop.EndLSN - p.record.StartLSN); p.WAL.ReplaySize != want || want <= 0 {
 		t.Errorf("%d bytes are replayed, want %d", p.WAL.ReplaySize, want)
 	}
-	if want := (Estimate{Seconds: 10, Rate: 5 << 20, MeasuredBy: p.record.ID}); p.Estimate == nil || *p.Estimate != want {
-		t.Errorf("the estimate is %+v, want %+v", p.Estimate, want)
+	files := Measure{Bytes: 50 << 20, Seconds: 10, Rate: 5 << 20, MeasuredBy: ByBackup, Backup: p.record.ID, MeasuredAt: p.record.StopTime, Sample: 50 << 20}
+	if e := p.Estimate; e.Files == nil || *e.Files != files || e.Replay != nil || e.Download != nil {
+		t.Errorf("the estimate is %+v of files %+v, want %+v", e, e.Files, files)
 	}
 	var paths []string
 	for _, written := range p.Writes {
@@ -76,11 +77,11 @@ func TestExpect(t *testing.T) {
 	// A backup that is put together is as much as all of its chain; one whose
 	// clock stood still says nothing.
 	p.chain = append(p.chain, &repo.Backup{PlainSize: 25 << 20, StartTime: minute(1), StopTime: minute(9)})
-	if e := p.estimate(); e.Seconds != 15 {
+	if e := p.estimate().Files; e.Seconds != 15 {
 		t.Errorf("the estimate of a chain is %+v, want 15 s", e)
 	}
 	p.chain[0].StopTime = p.chain[0].StartTime
-	if e := p.estimate(); e != nil {
+	if e := p.estimate().Files; e != nil {
 		t.Errorf("the estimate is %+v without a measure", e)
 	}
 }

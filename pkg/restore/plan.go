@@ -118,9 +118,9 @@ type Plan struct {
 
 	Settings   []Setting `json:"settings"` // what is written to postgresql.auto.conf, in order
 	SignalFile string    `json:"signal_file"`
-	Writes     []Written `json:"writes"`   // besides the backup's own files, in order
-	Estimate   *Estimate `json:"estimate"` // nil where the backup's times say nothing
-	Clone      bool      `json:"clone"`    // it doesn't archive, and its subscriptions get nothing
+	Writes     []Written `json:"writes"` // besides the backup's own files, in order
+	Estimate   *Estimate `json:"estimate"`
+	Clone      bool      `json:"clone"` // it doesn't archive, and its subscriptions get nothing
 
 	// Problems are why the target can't be reached; Run refuses a plan that
 	// has any. Warnings want a decision, Notes are good to know.

@@ -24,6 +24,7 @@ type Result struct {
 	Start         string   `json:"start_command"`
 	Next          []string `json:"next"` // what to do, in order, in sentences
 
+	files   *Rate    // how fast the files came; nil where some were there already
 	options []string // settings for the server's command line: where its files are
 }
 

@@ -78,12 +78,16 @@ func Run(ctx context.Context, r *repo.Repository, p *Plan, o Options) (*Result, 
 	if err != nil {
 		return fail(err)
 	}
+	begun := time.Now()
 	kept, err := x.run(ctx, r, p, o)
 	if err != nil {
 		return fail(err)
 	}
 	result := p.result()
 	result.KeptSize = kept
+	if kept == 0 {
+		result.files = rateOf(p.plainSize(), time.Since(begun), begun)
+	}
 	return result, nil
 }
 

@@ -64,6 +64,7 @@ type Started struct {
 	Differences []string `json:"differences"`
 
 	server *postgres.PrivateServer
+	replay *Rate // how fast WAL was replayed; nil where it isn't known
 }
 
 // Conninfo is how to connect to the server's database.
@@ -98,8 +99,12 @@ func Start(ctx context.Context, p *Plan, r *Result, o StartOptions) (*Started, e
 	}
 	s.PID = s.server.PID
 	o.Log.Info("started the server", "pid", s.PID, "log", s.Log)
-	w := &waiting{plan: p, started: s, options: o, logFrom: begun, moved: time.Now()}
+	now := time.Now()
+	w := &waiting{plan: p, started: s, options: o, logFrom: begun, moved: now}
 	err = w.wait(ctx)
+	if s.State != StateStandby && p.EndsAt != 0 {
+		s.replay = rateOf(p.WAL.ReplaySize, time.Since(now), now)
+	}
 	if err == nil {
 		err = w.hold(ctx)
 	}

@@ -65,6 +65,7 @@ func testRestoreStart(t *testing.T, s *site) {
 	if s.cluster.Major != 15 {
 		return
 	}
+	s.estimated(t)
 	// A server that doesn't start: its own words are shown, and it is gone.
 	s.cluster.AppendConf(t, "shared_preload_libraries = 'no_such_library'")
 	s.backup(t, s.cluster)
@@ -72,6 +73,65 @@ func testRestoreStart(t *testing.T, s *site) {
 	result := s.try(t, "restore", "run", "--start", "--target-directory", filepath.Join(s.dir, "never"))
 	if result.Code != 1 || !strings.Contains(result.Stderr, "no_such_library") || !strings.Contains(result.Stderr, "hint: the directory is restored") {
 		t.Errorf("a server that can't start: exit code %d\n%s", result.Code, result.Stderr)
+	}
+}
+
+// estimated plans behind a restore on this host: that has measured how fast files
+// come and WAL is replayed, and the plan itself how fast a download is.
+func (s *site) estimated(t *testing.T) {
+	t.Helper()
+	var plan restore.Plan
+	if err := json.Unmarshal([]byte(s.walship(t, "restore", "plan", "--json").Stdout), &plan); err != nil {
+		t.Fatal(err)
+	}
+	e := plan.Estimate
+	if e.Files == nil || e.Files.MeasuredBy != restore.ByRestore || e.Replay == nil || e.Replay.MeasuredBy != restore.ByRestore || e.Replay.Bytes != plan.WAL.ReplaySize ||
+		e.Download == nil || e.Download.MeasuredBy != restore.ByProbe || e.Download.Bytes != plan.DownloadSize || e.Download.Sample > 8<<20 {
+		t.Errorf("behind a restore the estimate is of files %+v, download %+v, replay %+v", e.Files, e.Download, e.Replay)
+	}
+	if text := s.walship(t, "restore", "plan", "--no-probe").Stdout; strings.Contains(text, "download, in one stream") || !strings.Contains(text, "in the restore of 20") {
+		t.Errorf("without a probe the plan says\n%s", text)
+	}
+}
+
+// TestRestoreStartMismatch: between the plan and the server's recovery more WAL is
+// archived. The recovery goes on behind where the plan says that it ends, which is
+// said, with exit code 3.
+func TestRestoreStartMismatch(t *testing.T) {
+	s := newSite(t, 15, siteOptions{cluster: []pgtest.Option{pgtest.SegmentSize(1)}})
+	s.cluster.Exec(t, "CREATE TABLE t (id int)")
+	s.backup(t, s.cluster)
+	s.cluster.Exec(t, "INSERT INTO t VALUES (1)")
+	s.cluster.Archive(t)
+	s.cluster.Exec(t, "INSERT INTO t VALUES (2)")
+	late, err := filepath.Glob(filepath.Join(s.dir, "repository", "*", "wal", "*", s.cluster.Archive(t)+".*"))
+	if err != nil || len(late) != 1 {
+		t.Fatalf("the last segment is %v, %v", late, err)
+	}
+	kept := filepath.Join(s.dir, "late")
+	if err := os.Rename(late[0], kept); err != nil {
+		t.Fatal(err)
+	}
+	programs := pgtest.MkdirNobody(t, s.dir, "programs")
+	write(t, filepath.Join(programs, "postgres"), fmt.Sprintf("#!/bin/sh\ntest ! -e %[1]s || mv %[1]s %[2]s\nexec /usr/lib/postgresql/15/bin/postgres \"$@\"\n", kept, late[0]))
+	if err := os.Chmod(filepath.Join(programs, "postgres"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	result := s.try(t, "restore", "run", "--json", "--start", "--postgres-bin-directory", programs, "--target-directory", filepath.Join(s.dir, "more"))
+	var out struct {
+		Plan    restore.Plan
+		Started restore.Started
+	}
+	if err := json.Unmarshal([]byte(result.Stdout), &out); err != nil {
+		t.Fatalf("%v\n%s", err, result.Stderr)
+	}
+	t.Cleanup(func() { _ = syscall.Kill(out.Started.PID, syscall.SIGQUIT) })
+	want := fmt.Sprintf("recovery ended at %s, the plan said %s", out.Started.Replayed, out.Plan.EndsAt)
+	if result.Code != 3 || out.Started.AsPromised || !strings.Contains(result.Stderr, want) {
+		t.Errorf("exit code %d, %+v\n%s; want 3 and %q", result.Code, out.Started, result.Stderr, want)
+	}
+	if got := s.askStarted(t, out.Started, "SELECT count(*) FROM public.t"); got != "2" {
+		t.Errorf("%s rows: the server hasn't gone on", got)
 	}
 }
 
