@@ -23,19 +23,21 @@ type base struct {
 	changes *wal.Changes
 }
 
-// relationFile is a segment of a relation's main fork.
+// relationFile is a segment of one of a relation's forks, but not of an init fork.
 type relationFile struct {
 	wal.RelFile
+	fork    pgdata.Fork
 	segment uint32
 }
 
-// mainFork says which segment of a main fork a path is, if it is one.
-func mainFork(name string) (relationFile, bool) {
+// followed says which relation's file a path is, if changes of such a file can
+// be known.
+func followed(name string) (relationFile, bool) {
 	p := pgdata.ClassifyPath(name)
-	if p.Kind != pgdata.KindRelation || p.Fork != pgdata.ForkMain || p.Temporary {
+	if p.Kind != pgdata.KindRelation || p.Fork == pgdata.ForkInit || p.Temporary {
 		return relationFile{}, false
 	}
-	return relationFile{wal.RelFile{Tablespace: p.Tablespace, Database: p.Database, Number: p.Relation}, p.Segment}, true
+	return relationFile{wal.RelFile{Tablespace: p.Tablespace, Database: p.Database, Number: p.Relation}, p.Fork, p.Segment}, true
 }
 
 // notIncremental is why a backup is taken whole instead of incrementally.
@@ -176,8 +178,8 @@ func (r *run) compareParent(ctx context.Context) error {
 	return nil
 }
 
-// visitFile is told of a main fork that a backup has, whole or incrementally,
-// by the path that it has in a data directory.
+// visitFile is told of a file that is followed and that a backup has, whole or
+// incrementally, by the path that it has in a data directory.
 type visitFile func(name string, f relationFile)
 
 // readParent finds out which files the parent has: this host may remember it,
@@ -225,7 +227,7 @@ func (r *run) openManifest(ctx context.Context, b *repo.Backup, visit visitFile)
 		if name, incremental := pgdata.CutIncremental(f.Path); incremental && b.Parent != nil {
 			f.Path = name
 		}
-		if file, ok := mainFork(f.Path); ok {
+		if file, ok := followed(f.Path); ok {
 			visit(f.Path, file)
 		}
 	}
@@ -239,10 +241,18 @@ func (r *run) openManifest(ctx context.Context, b *repo.Backup, visit visitFile)
 // decide says which blocks of a file have to be stored, or nil where it has to
 // be stored whole: rule 25 in docs/postgres-rules.md.
 func (b *base) decide(name string, size int64) *pgdata.Incremental {
-	file, ok := mainFork(name)
+	file, ok := followed(name)
 	length := size / pgdata.BlockSize
 	if _, there := b.files[file]; !ok || !there || length == 0 || length > pgdata.SegmentBlocks || size%pgdata.BlockSize != 0 {
 		return nil
+	}
+	if file.fork != pgdata.ForkMain {
+		// WAL doesn't name all changed blocks of a map, but always one of the
+		// main fork with it.
+		if b.changes.Touches(file.RelFile) {
+			return nil
+		}
+		return &pgdata.Incremental{Length: uint32(length)}
 	}
 	first := uint64(file.segment) * pgdata.SegmentBlocks
 	if first+pgdata.SegmentBlocks > 1<<32-1 { // where block numbers end

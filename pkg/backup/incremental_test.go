@@ -26,7 +26,7 @@ func TestDecide(t *testing.T) {
 	b := &base{changes: changes, files: map[relationFile]struct{}{}}
 	for _, name := range []string{"base/5/16384", "base/5/16384.2", "base/5/16384_fsm", "base/5/16384_vm", "base/5/16384_init", "global/1262",
 		"pg_tblspc/16400/PG_15_202209061/5/16390", "base/5/16384.32767", "base/5/t3_16384", "pg_xact/0000"} {
-		if file, ok := mainFork(name); ok {
+		if file, ok := followed(name); ok {
 			b.files[file] = struct{}{}
 		}
 	}
@@ -46,8 +46,10 @@ func TestDecide(t *testing.T) {
 		{"base/5/16384.1", 8192, -1},     // the parent doesn't have it
 		{"base/6/16384", 8192, -1},       // nor this
 		{"base/5/16384.32767", 8192, -1}, // where block numbers end
-		{"base/5/16384_fsm", 8192, -1},
-		{"base/5/16384_vm", 8192, -1},
+		{"base/5/16384_fsm", 3 * 8192, 3},
+		{"base/5/16384_vm", 2 * 8192, 2},
+		{"base/5/16384_vm", 0, -1},
+		{"base/5/16385_vm", 8192, -1}, // the parent doesn't have it
 		{"base/5/16384_init", 8192, -1},
 		{"base/5/t3_16384", 8192, -1},
 		{"pg_xact/0000", 8192, -1},
@@ -95,9 +97,17 @@ func summarized(t *testing.T, blocks []uint16) *wal.Changes {
 // it where they are nearly all or aren't known.
 func TestDecideBlocks(t *testing.T) {
 	b := &base{changes: summarized(t, []uint16{7, 3, 9, 12, 20}), files: map[relationFile]struct{}{}}
-	for _, name := range []string{"base/5/16384", "base/5/16385"} {
-		file, _ := mainFork(name)
+	for _, name := range []string{"base/5/16384", "base/5/16384_vm", "base/5/16384_fsm", "base/5/16385", "base/5/16386_vm", "base/5/16386_fsm"} {
+		file, _ := followed(name)
 		b.files[file] = struct{}{}
+	}
+	for _, fork := range []string{"_vm", "_fsm"} {
+		if got := b.decide("base/5/16384"+fork, 8192); got != nil {
+			t.Errorf("the %s of a relation that was touched: %+v", fork, got)
+		}
+		if got := b.decide("base/5/16386"+fork, 8192); got == nil || len(got.Blocks) > 0 || got.Length != 1 {
+			t.Errorf("the %s of one that wasn't: %+v", fork, got)
+		}
 	}
 	for size, want := range map[int64][]uint32{30: {3, 7, 9, 12, 20}, 20: {3, 7, 9, 12}, 9: {3, 7}, 3: {}} {
 		if got := b.decide("base/5/16384", size*8192); got == nil || !slices.Equal(got.Blocks, want) || int64(got.Length) != size {

@@ -20,7 +20,7 @@ import (
 // which files the parent of an incremental one has. So it keeps a list of its
 // own for the latest backups that it has taken, in its state folder: the digest
 // of the manifest, so that it can't be another backup's, and the paths of all
-// main forks, a line for each.
+// relations' files, a line for each.
 
 const (
 	rememberedPrefix = "backup-"
@@ -103,7 +103,7 @@ func (m *remember) add(name string) {
 	if whole, incremental := pgdata.CutIncremental(name); incremental {
 		name = whole
 	}
-	if _, ok := mainFork(name); ok {
+	if _, ok := followed(name); ok {
 		_, m.err = io.WriteString(m.gzip, name+"\n")
 	}
 }
@@ -168,7 +168,7 @@ func recall(state *os.Root, b *repo.Backup, visit visitFile) error {
 		if last = lines.Text(); strings.HasPrefix(last, endOfFiles) {
 			break
 		}
-		relation, ok := mainFork(last)
+		relation, ok := followed(last)
 		if !ok {
 			return fmt.Errorf("it lists %q", last)
 		}

@@ -59,7 +59,11 @@ func (x *remote) uploadParent(ctx context.Context) error {
 	var names []string
 	err = x.readParent(ctx, func() visitFile {
 		names = nil
-		return func(name string, _ relationFile) { names = append(names, name) }
+		return func(name string, f relationFile) {
+			if f.fork == pgdata.ForkMain {
+				names = append(names, name)
+			}
+		}
 	})
 	if ctx.Err() != nil {
 		return ctx.Err()

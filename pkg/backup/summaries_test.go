@@ -67,7 +67,7 @@ func TestRemember(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, name := range []string{"base/5/16384", "base/5/INCREMENTAL.16385.1", "base/5/16384_vm", "PG_VERSION", fmt.Sprintf("base/5/%d", 20000+n)} {
+		for _, name := range []string{"base/5/16384", "base/5/INCREMENTAL.16385.1", "base/5/16384_vm", "base/5/16384_init", "PG_VERSION", fmt.Sprintf("base/5/%d", 20000+n)} {
 			m.add(name)
 		}
 		if err := m.save(b); err != nil {
@@ -86,10 +86,10 @@ func TestRemember(t *testing.T) {
 		}
 		var names []string
 		for file := range maps.Keys(files) {
-			names = append(names, fmt.Sprintf("%s.%d", file.RelFile, file.segment))
+			names = append(names, fmt.Sprintf("%s %d.%d", file.RelFile, file.fork, file.segment))
 		}
 		slices.Sort(names)
-		if want := fmt.Sprintf("[1663/5/16384.0 1663/5/16385.1 1663/5/%d.0]", 20000+n); err != nil || fmt.Sprint(names) != want {
+		if want := fmt.Sprintf("[1663/5/16384 0.0 1663/5/16384 2.0 1663/5/16385 0.1 1663/5/%d 0.0]", 20000+n); err != nil || fmt.Sprint(names) != want {
 			t.Errorf("recalled %v (%v), want %s", names, err, want)
 		}
 	}
@@ -109,11 +109,11 @@ func TestRemember(t *testing.T) {
 		}
 	}
 	for text, says := range map[string]string{
-		"base/5/1\n":                          "another backup",
-		"base/5/1\nmanifest blake3:0\n":       "another backup",
-		"passwd\nmanifest blake3:5\n":         "it lists",
-		"manifest blake3:5\nbase/5/1\n":       "behind its end",
-		"base/5/1\nbase/5/1_vm\nmanifest b\n": "it lists",
+		"base/5/1\n":                            "another backup",
+		"base/5/1\nmanifest blake3:0\n":         "another backup",
+		"passwd\nmanifest blake3:5\n":           "it lists",
+		"manifest blake3:5\nbase/5/1\n":         "behind its end",
+		"base/5/1\nbase/5/1_init\nmanifest b\n": "it lists",
 	} {
 		file, err := os.Create(name)
 		if err != nil {

@@ -6,10 +6,10 @@ import (
 )
 
 // Changes are the blocks that a stretch of WAL touches: those that have to be
-// copied where everything else is known from before the stretch. Only main
-// forks are followed: records change the other forks without naming their
-// blocks. The rules are those of src/backend/postmaster/walsummarizer.c in
-// PostgreSQL 17 and later.
+// copied where everything else is known from before the stretch. Only blocks of
+// main forks are followed: records change the other forks without naming their
+// blocks. Whether a relation was touched at all is known of all forks. The rules
+// are those of src/backend/postmaster/walsummarizer.c in PostgreSQL 17 and later.
 //
 // Memory follows the size of what is touched, not how often: at most about one
 // byte for every 60 kB of the relations' size.
@@ -57,8 +57,10 @@ func (c *Changes) Add(r *Record) error {
 		return err
 	}
 	for i := range c.contents.Blocks {
-		if b := &c.contents.Blocks[i]; b.Fork == ForkMain {
-			c.relation(b.Relation).touch(b.Number)
+		b := &c.contents.Blocks[i]
+		rel := c.relation(b.Relation)
+		if b.Fork == ForkMain {
+			rel.touch(b.Number)
 		}
 	}
 	return nil
@@ -86,10 +88,14 @@ func (c *Changes) addFiles(r *Record) error {
 	switch {
 	case err != nil:
 		return err
-	case s.Kind == StorageCreate && s.Fork == ForkMain:
-		c.relation(s.Relation).replace(0)
-	case s.Kind == StorageTruncate && s.Parts&TruncatedMain != 0:
-		c.relation(s.Relation).replace(s.Blocks)
+	case s.Kind == StorageCreate:
+		if rel := c.relation(s.Relation); s.Fork == ForkMain {
+			rel.replace(0)
+		}
+	case s.Kind == StorageTruncate:
+		if rel := c.relation(s.Relation); s.Parts&TruncatedMain != 0 {
+			rel.replace(s.Blocks)
+		}
 	case s.Kind == StorageCreateDatabaseCopy, s.Kind == StorageCreateDatabaseLog, s.Kind == StorageDropDatabase:
 		for _, tablespace := range s.Tablespaces {
 			c.databases[databaseFiles{tablespace, s.Database}] = struct{}{}
@@ -98,7 +104,19 @@ func (c *Changes) addFiles(r *Record) error {
 	return nil
 }
 
-// relation returns the changes of a relation, to add to.
+// Touches tells whether WAL says anything of a relation: names a block of one of
+// its forks, or creates, cuts or removes a file of it, or its whole database. A
+// record that changes a visibility map names a block of the main fork at least,
+// so that the map of a relation that isn't touched is as it was. So is its free
+// space map, but for what VACUUM found anew, which isn't logged, and which a server
+// that crashes loses as well.
+func (c *Changes) Touches(f RelFile) bool {
+	_, replaced := c.databases[databaseFiles{f.Tablespace, f.Database}]
+	return replaced || c.relations[f] != nil
+}
+
+// relation returns the changes of a relation, to add to. From then on the relation
+// counts as touched.
 func (c *Changes) relation(f RelFile) *relationChanges {
 	if c.lastRel != nil && c.last == f {
 		return c.lastRel

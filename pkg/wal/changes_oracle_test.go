@@ -46,8 +46,10 @@ func TestChangesAgainstSummaries(t *testing.T) {
 				return c.SQL(t, "SELECT coalesce(max(end_lsn), '0/0') >= $1 FROM pg_available_wal_summaries()", end.String()) == "t"
 			})
 			want := summaries(t, c, start, end)
-			checkChanges(t, want, s.changes(t, start, end))
-			checkChanges(t, summaries(t, c, start, end), s.summarized(t, start, end))
+			read, summarized := s.changes(t, start, end), s.summarized(t, start, end)
+			checkChanges(t, want, read)
+			checkChanges(t, summaries(t, c, start, end), summarized)
+			checkTouched(t, c, start, end, read, summarized)
 		})
 	}
 }
@@ -211,5 +213,36 @@ func checkChanges(t *testing.T, want map[wal.RelFile]*summarized, got *wal.Chang
 	}
 	if equal < 20 || limited < 20 || databases < 2 {
 		t.Errorf("compared %d relations, %d with limits, %d databases: too few", equal, limited, databases)
+	}
+}
+
+// checkTouched: of the relations that are there now, those that the server's
+// summaries name count as touched, and no others.
+func checkTouched(t *testing.T, c *pgtest.Cluster, start, end wal.LSN, all ...*wal.Changes) {
+	t.Helper()
+	rows := c.SQL(t, `SELECT d.oid, pg_relation_filenode(c.oid), EXISTS (
+			SELECT FROM pg_available_wal_summaries() s, pg_wal_summary_contents(s.tli, s.start_lsn, s.end_lsn) b
+			WHERE s.start_lsn >= $1 AND s.end_lsn <= $2 AND b.reltablespace = 1663 AND b.reldatabase = d.oid
+			AND b.relfilenode = pg_relation_filenode(c.oid))
+		FROM pg_class c, pg_database d
+		WHERE d.datname = current_database() AND c.relkind IN ('r', 'i', 't') AND NOT c.relisshared AND c.relpersistence = 'p'
+			AND c.reltablespace = 0`, start.String(), end.String())
+	counts := map[bool]int{}
+	for line := range strings.Lines(rows) {
+		f := wal.RelFile{Tablespace: 1663}
+		var named string
+		if _, err := fmt.Sscan(strings.ReplaceAll(strings.TrimSpace(line), "|", " "), &f.Database, &f.Number, &named); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		want := named == "t"
+		counts[want]++
+		for i, changes := range all {
+			if got := changes.Touches(f); got != want {
+				t.Errorf("%d: %s is touched: %v, want %v", i, f, got, want)
+			}
+		}
+	}
+	if counts[true] < 20 || counts[false] < 20 {
+		t.Errorf("%d relations are touched, and %d aren't: too few", counts[true], counts[false])
 	}
 }

@@ -168,7 +168,15 @@ func TestChangesFiles(t *testing.T) {
 		"database dropped":     {database(0x20, 5, 2, 1700, 1663), []bool{true, true, true}, true},
 		"another database":     {database(0x20, 6, 1, 1663), []bool{false, false, false}, false},
 		"another place":        {database(0x20, 5, 1, 1700), []bool{false, false, false}, false},
+		"map named":            {func(w *walBuilder) { w.touch(file, ForkVisibilityMap, 0) }, []bool{false, false, false}, false},
 	} {
+		alone := newWAL(1 << 20)
+		alone.touch(RelFile{1663, 7, 16384}, ForkMain, 0)
+		test.write(alone)
+		untouched := []string{"nothing", "another database", "another place"}
+		if got, want := changesOf(t, alone).Touches(file), !slices.Contains(untouched, name); got != want {
+			t.Errorf("%s: the relation is touched: %v, want %v", name, got, want)
+		}
 		w := newWAL(1 << 20)
 		w.touch(file, ForkMain, 3)
 		test.write(w)
@@ -220,6 +228,7 @@ func TestServerSummary(t *testing.T) {
 		entry(1663, 6, 7, 0, noBlock, 2, 4096), le([]uint16{9, 65535}), le(bits),
 		entry(1663, 6, 8, 0, segmentBlocks+5, 1), le([]uint16{3}),
 		entry(1663, 6, 8, 2, 0, 1), le([]uint16{4}), // another fork
+		entry(1663, 6, 9, 2, noBlock, 1), le([]uint16{0}), // nothing but that
 		make([]byte, 24),
 	} {
 		data = append(data, part...)
@@ -244,6 +253,13 @@ func TestServerSummary(t *testing.T) {
 		got, whole := c.Blocks(nil, test.file, test.first, test.first+segmentBlocks)
 		if whole != test.whole || !slices.Equal(got, test.want) {
 			t.Errorf("%s from %d: %v (whole %v), want %v (%v)", test.file, test.first, got, whole, test.want, test.whole)
+		}
+	}
+	for file, want := range map[RelFile]bool{
+		{1663, 5, 99}: true, {1663, 6, 7}: true, {1663, 6, 8}: true, {1663, 6, 9}: true, {1663, 6, 10}: false,
+	} {
+		if got := c.Touches(file); got != want {
+			t.Errorf("%s is touched: %v, want %v", file, got, want)
 		}
 	}
 	for n := range data {

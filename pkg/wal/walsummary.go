@@ -88,6 +88,8 @@ func (c *Changes) addSummarized(r *summaryReader, file RelFile, fork Fork, limit
 		c.databases[databaseFiles{file.Tablespace, file.Database}] = struct{}{}
 	case main && limit != noBlock:
 		c.relation(file).replace(limit)
+	default:
+		c.relation(file) // is touched
 	}
 	sizes := append([]byte(nil), r.numbers(2*int(chunks))...)
 	for at := uint32(0); at < chunks && r.err == nil; at++ {
