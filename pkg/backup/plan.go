@@ -38,17 +38,17 @@ func (r *run) plan(ctx context.Context, next func(part) error) error {
 	r.progress.total.Store(survey.bytes)
 	c := cutter{most: r.options.PartSize, workers: int64(r.options.Concurrency), left: survey.bytes + survey.entries*tarOverhead, next: next}
 	for _, e := range survey.large {
-		if err := c.add(e); err != nil {
+		if err := c.add(r.decide(e.entry)); err != nil {
 			return err
 		}
 	}
 	large := survey.large
-	slices.SortFunc(large, byName)
+	slices.SortFunc(large, func(a, b largeEntry) int { return cmp.Compare(a.name, b.name) })
 	err = r.walk(ctx, func(e entry) error {
-		if _, done := slices.BinarySearchFunc(large, e, byName); done {
+		if _, done := slices.BinarySearchFunc(large, e.name, func(l largeEntry, name string) int { return cmp.Compare(l.name, name) }); done {
 			return nil
 		}
-		return c.add(e)
+		return c.add(r.decide(e))
 	})
 	if err != nil {
 		return err
@@ -60,21 +60,30 @@ func (r *run) plan(ctx context.Context, next func(part) error) error {
 type survey struct {
 	bytes   int64 // of the files
 	entries int64
-	large   []entry // from the largest on
+	large   []largeEntry // from the largest on
+}
+
+// largeEntry is a large file as it was listed. Which blocks of it have changed is
+// asked again when its turn comes: lists for all such files would take 4 bytes for
+// each changed block of the cluster.
+type largeEntry struct {
+	entry
+	stored int64 // bytes that are going to be stored of it
 }
 
 // survey walks the cluster without reading its files.
 func (r *run) survey(ctx context.Context) (*survey, error) {
 	s := &survey{}
 	err := r.walk(ctx, func(e entry) error {
-		s.bytes += e.size
+		stored := r.decide(e).size
+		s.bytes += stored
 		s.entries++
-		if e.size >= min(largeFile, r.options.PartSize) {
-			s.large = append(s.large, e)
+		if stored >= min(largeFile, r.options.PartSize) {
+			s.large = append(s.large, largeEntry{e, stored})
 		}
 		return nil
 	})
-	slices.SortStableFunc(s.large, func(a, b entry) int { return cmp.Compare(b.size, a.size) })
+	slices.SortStableFunc(s.large, func(a, b largeEntry) int { return cmp.Compare(b.stored, a.stored) })
 	return s, err
 }
 
@@ -90,14 +99,7 @@ func (r *run) walk(ctx context.Context, emit func(entry) error) error {
 			inPlace[t.location] = true
 		}
 	}
-	w := walker{major: r.major, version: r.version, skip: skip, inPlace: inPlace, log: r.log, emit: func(e entry) error {
-		if r.base != nil {
-			if e.changed = r.base.decide(e.name, e.size); e.changed != nil {
-				e.size = e.changed.Size()
-			}
-		}
-		return emit(e)
-	}}
+	w := walker{major: r.major, version: r.version, skip: skip, inPlace: inPlace, log: r.log, emit: emit}
 	if err := w.data(ctx, &r.data); err != nil {
 		return err
 	}
@@ -109,7 +111,15 @@ func (r *run) walk(ctx context.Context, emit func(entry) error) error {
 	return nil
 }
 
-func byName(a, b entry) int { return cmp.Compare(a.name, b.name) }
+// decide settles what is stored of a file that was listed.
+func (r *run) decide(e entry) entry {
+	if r.base != nil {
+		if e.changed = r.base.decide(e.name, e.size); e.changed != nil {
+			e.size = e.changed.Size()
+		}
+	}
+	return e
+}
 
 // cutter makes parts of entries. Parts become smaller towards the end, so that
 // all workers end at about the same time.

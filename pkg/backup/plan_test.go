@@ -129,3 +129,39 @@ func TestPlanOfChangingCluster(t *testing.T) {
 		t.Errorf("planned are %q, want %q", names, want)
 	}
 }
+
+// What an incremental backup holds of large files doesn't grow with their
+// changed blocks, until their turn comes.
+func TestPlanOfLargeChanges(t *testing.T) {
+	s := newSite(t)
+	writeTree(t, s.dir, map[string]string{"base/5/PG_VERSION": "15\n"})
+	sparse(t, s, "base/5/16384", 1<<30)
+	r := s.begin(t)
+	many := make([]uint16, 20_000/16)
+	for i := range many {
+		many[i] = 1<<16 - 1
+	}
+	r.base = &base{changes: summarized(t, append(many, make([]uint16, 4096-len(many))...)), files: map[relationFile]struct{}{}}
+	file, _ := followed("base/5/16384")
+	r.base.files[file] = struct{}{}
+	survey, err := r.survey(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const stored = 20_000*8192 + 81920 // the blocks, and their numbers
+	if len(survey.large) != 1 || survey.large[0].changed != nil || survey.large[0].stored != stored {
+		t.Errorf("the survey holds %+v", survey.large)
+	}
+	var blocks int
+	err = r.plan(t.Context(), func(p part) error {
+		for _, e := range p.entries {
+			if e.changed != nil {
+				blocks += len(e.changed.Blocks)
+			}
+		}
+		return nil
+	})
+	if err != nil || blocks != 20_000 {
+		t.Errorf("%d blocks are planned (%v), want 20000", blocks, err)
+	}
+}
