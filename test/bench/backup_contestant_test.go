@@ -24,6 +24,8 @@ type saving struct {
 	archive string // archive_command; "" where WAL isn't archived
 	push    string // a shell's command, in the directory of the setting
 	restore string // "" where nothing can be restored
+	// incremental is like push, with what changed since; "" where that isn't measured.
+	incremental string
 }
 
 // savers returns those of a place, in the order of the tables.
@@ -98,12 +100,16 @@ func baseBackup(t *testing.T, s setting, source *sample) saving {
 func walshipBackup(program, level, scheme string, encrypted bool) func(*testing.T, setting, *sample) saving {
 	return func(t *testing.T, s setting, source *sample) saving {
 		do := walshipIn(program, level, scheme, encrypted)(t, s)
-		line := strings.TrimSuffix(do.push, "wal push %p")
-		restore := line + "restore run --immediate --target-directory TARGET/data"
+		push := strings.TrimSuffix(do.push, "wal push %p") + "backup push"
+		restore := strings.TrimSuffix(do.fetch, "wal fetch %f %p") + "restore run --immediate --target-directory TARGET/data"
 		for name, path := range source.tablespaces {
 			restore += " --tablespace-map " + path + "=TARGET/" + name
 		}
-		return saving{archive: do.push, push: line + "backup push", restore: "mkdir TARGET && " + restore}
+		all := saving{archive: do.push, push: push, restore: "mkdir TARGET && " + restore}
+		if encrypted && level == "default" {
+			all.incremental = push + " --incremental"
+		}
+		return all
 	}
 }
 
@@ -116,7 +122,12 @@ func pgBackRestBackup(encrypted bool) func(*testing.T, setting, *sample) saving 
 		for name := range source.tablespaces {
 			restore += fmt.Sprintf(" --tablespace-map=%s=TARGET/%s", name, name)
 		}
-		return saving{archive: do.push, push: line + "--type=full --start-fast --repo1-bundle backup", restore: "mkdir -m 700 -p TARGET/data " + mkdirs(source) + " && " + restore}
+		push := line + "--start-fast --repo1-bundle "
+		all := saving{archive: do.push, push: push + "--type=full backup", restore: "mkdir -m 700 -p TARGET/data " + mkdirs(source) + " && " + restore}
+		if encrypted {
+			all.incremental = push + "--type=incr backup"
+		}
+		return all
 	}
 }
 

@@ -27,6 +27,7 @@ const smallRelations = 20_000
 type sample struct {
 	cluster     *pgtest.Cluster
 	tablespaces map[string]string // directory by name
+	changes     int64             // how often a part of it was changed
 }
 
 // spaces are the cluster's tablespaces: pgbench's tables, and their indexes.

@@ -29,11 +29,18 @@ const (
 	saveStored
 	restoreTime
 	restoreMemory
+	incrementalTime
+	incrementalMemory
+	incrementalRead
+	incrementalStored
+	incrementalRestore
+	saveRead // beside incrementalRead
 	saveMetricCount
 )
 
 func saveMetrics() [saveMetricCount]Metric {
 	floors := []string{"cp -a", "tar, zstd -1", "pg_basebackup"}
+	full := []string{"walship, full", "pgBackRest, full"}
 	all := [saveMetricCount]Metric{
 		saveTime:      {Title: "Full backup, s", Decimals: 2, Against: floors, Peers: true},
 		saveCPU:       {Title: "Processor time of a full backup, s", Decimals: 2, Against: floors, Peers: true},
@@ -41,6 +48,13 @@ func saveMetrics() [saveMetricCount]Metric {
 		saveStored:    {Title: "Stored for a full backup, MiB", Decimals: 1, Against: floors, Peers: true},
 		restoreTime:   {Title: "Restore, s", Decimals: 2, Against: floors, Peers: true},
 		restoreMemory: {Title: "Peak memory of all processes in a restore, the sum of each one's own peak, MiB"},
+
+		incrementalTime:    {Title: "Incremental backup after 1 % of the blocks changed, s", Decimals: 2, Against: full, Peers: true},
+		incrementalMemory:  {Title: "Peak memory of all processes in an incremental backup, the sum of each one's own peak, MiB"},
+		incrementalRead:    {Title: "Read for an incremental backup, from anywhere, MiB", Decimals: 1, Against: []string{clusterFiles, changedBlocks}},
+		incrementalStored:  {Title: "Stored for an incremental backup, MiB", Decimals: 1, Against: full, Peers: true},
+		incrementalRestore: {Title: "Restore of a full and an incremental backup, s", Decimals: 2, Against: full, Peers: true},
+		saveRead:           {Title: "Read for a full backup, from anywhere, MiB", Decimals: 1},
 	}
 	aim := func(metric int, row, of string, limit float64) {
 		all[metric].Aims = append(all[metric].Aims, Aim{row, of, limit})
@@ -50,6 +64,9 @@ func saveMetrics() [saveMetricCount]Metric {
 	aim(saveStored, "walship", "pgBackRest", 1.05)
 	aim(restoreTime, "walship", "pgBackRest", 1/1.4)
 	aim(restoreTime, "walship", "tar, zstd -1", 1.5)
+	aim(incrementalTime, "walship", "walship, full", 0.1)
+	aim(incrementalMemory, "walship", "", 256)
+	aim(incrementalRead, "walship", clusterFiles, 0.05)
 	return all
 }
 
@@ -57,6 +74,8 @@ func saveMetrics() [saveMetricCount]Metric {
 type saved struct {
 	place *place
 	rows  [saveMetricCount][]Row // by saver
+	// What incremental backups are held against, in MiB.
+	files, changed Row
 }
 
 // TestBackup measures and prints the tables of backups, as TestWAL does for WAL.
@@ -71,11 +90,11 @@ func TestBackup(t *testing.T) {
 	places := []*place{directory(t), bucket(t)}
 	env := append(places[1].server.Env(), "SSL_CERT_FILE="+places[1].front.bundle, marker())
 	source := newSample(ctx, t, *gibibytes, pgtest.Set("archive_mode", "on"), pgtest.Set("shared_buffers", "128MB"),
-		pgtest.Set("autovacuum", "off"), pgtest.Env(env...))
+		pgtest.Set("autovacuum", "off"), pgtest.Set("wal_keep_size", "1GB"), pgtest.Env(env...))
 	walship := pgtest.BuildWalship(t)
 	var results []*saved
 	for _, p := range places {
-		r := &saved{place: p}
+		r := &saved{place: p, files: Row{Name: clusterFiles}, changed: Row{Name: changedBlocks}}
 		for m := range r.rows {
 			for _, s := range savers(p, walship) {
 				r.rows[m] = append(r.rows[m], Row{Name: s.name, Peer: s.peer})
@@ -95,6 +114,9 @@ func TestBackup(t *testing.T) {
 				}
 			}
 		}
+	}
+	for _, r := range results {
+		r.addFull()
 	}
 	// What copies to a directory take stands beside what S3 does.
 	for _, m := range []int{saveTime, saveCPU, restoreTime} {
@@ -147,12 +169,13 @@ func (b *backupBench) measure(ctx context.Context, t *testing.T, r *saved, i int
 	c.Configure(t, "archive_command", do.archive)
 	defer c.Configure(t, "archive_command", "")
 	settle()
-	took, peak := b.call(ctx, t, s, do.push)
+	took, peak, read := b.call(ctx, t, s, do.push)
 	if b.sampled && !saver.floor {
 		record(saveMemory, mebibytes(peak.most))
 	} else if !b.sampled {
 		record(saveTime, took.took.Seconds())
 		record(saveCPU, took.cpu.Seconds())
+		record(saveRead, mebibytes(read))
 	}
 	if !b.sampled {
 		record(saveStored, mebibytes(r.place.storedBackup(t, s.prefix)))
@@ -161,27 +184,37 @@ func (b *backupBench) measure(ctx context.Context, t *testing.T, r *saved, i int
 	if do.restore == "" {
 		return
 	}
-	target := s.path("restored")
-	settle()
-	took, peak = b.call(ctx, t, s, strings.ReplaceAll(do.restore, "TARGET", target))
+	took, peak = b.restore(ctx, t, s, do)
 	if b.sampled && !saver.floor {
 		record(restoreMemory, mebibytes(peak.most))
 	} else if !b.sampled {
 		record(restoreTime, took.took.Seconds())
 	}
+	if do.incremental != "" {
+		b.measureIncremental(ctx, t, s, r, saver, do, record)
+	}
+}
+
+// restore restores the latest backup to a directory, which goes away again.
+func (b *backupBench) restore(ctx context.Context, t *testing.T, s setting, do saving) (usage, footprint) {
+	t.Helper()
+	target := s.path("restored")
+	settle()
+	took, peak, _ := b.call(ctx, t, s, strings.ReplaceAll(do.restore, "TARGET", target))
 	// It has to be a cluster of the size that was backed up.
 	if _, err := os.Stat(filepath.Join(target, "data/global/pg_control")); err != nil {
 		t.Fatal(err)
 	}
 	s.run(t, "rm", "-rf", target)
+	return took, peak
 }
 
 // call runs a shell's command as the user of the cluster, and returns what it
-// took. It fails the test unless it succeeds.
-func (b *backupBench) call(ctx context.Context, t *testing.T, s setting, command string) (usage, footprint) {
+// took, and how many bytes it read. It fails the test unless it succeeds.
+func (b *backupBench) call(ctx context.Context, t *testing.T, s setting, command string) (usage, footprint, int64) {
 	t.Helper()
 	c := b.source.cluster
-	cmd := exec.CommandContext(ctx, "/bin/bash", "-c", "set -o pipefail; "+command)
+	cmd := exec.CommandContext(ctx, "/bin/bash", "-c", "set -o pipefail; "+counted(command, s.path("io")))
 	cmd.Dir = s.dir
 	cmd.Env = append([]string{"PATH=/usr/lib/postgresql/15/bin:/usr/bin:/bin", "HOME=/nonexistent", "LC_ALL=C", "TZ=UTC",
 		"PGHOST=" + c.SocketDir, "PGUSER=postgres", "PGDATABASE=postgres", "PGDATA=" + c.DataDir}, b.env...)
@@ -199,5 +232,5 @@ func (b *backupBench) call(ctx context.Context, t *testing.T, s setting, command
 	if err != nil {
 		t.Fatalf("%s: %v\n%s", command, err, output.String())
 	}
-	return usage{took, cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()}, peak
+	return usage{took, cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()}, peak, readBytes(t, s.path("io"))
 }

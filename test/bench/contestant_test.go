@@ -142,17 +142,19 @@ func walshipIn(program, level, scheme string, encrypted bool) func(*testing.T, s
 		}
 		text := fmt.Sprintf("repository = %q\nstate_directory = %q\n[compression]\nlevel = %q\n", repository, s.path("state"), level)
 		initialise := []string{"init"}
+		secret := "" // that only restores know
 		if encrypted {
 			identity := s.path("identity")
 			s.run(t, program, "key", "new", "--output", identity)
-			text += fmt.Sprintf("[encryption]\nrecipients = [%q]\nidentity_files = [%q]\n", recipient(t, identity), identity)
+			text += fmt.Sprintf("[encryption]\nrecipients = [%q]\n", recipient(t, identity))
+			secret = "WALSHIP_ENCRYPTION_IDENTITY_FILES=" + identity + " "
 		} else {
 			initialise = append(initialise, "--no-encryption")
 		}
 		config := s.write(t, "walship.toml", text)
 		line := program + " --config " + config + " "
 		s.run(t, program, append([]string{"--config", config}, initialise...)...)
-		return commands{push: line + "wal push %p", fetch: line + "wal fetch %f %p"}
+		return commands{push: line + "wal push %p", fetch: secret + line + "wal fetch %f %p"}
 	}
 }
 
