@@ -14,6 +14,7 @@ import (
 	"github.com/walship/walship/pkg/repo"
 	"github.com/walship/walship/pkg/rescue"
 	"github.com/walship/walship/pkg/restore"
+	"github.com/walship/walship/pkg/search"
 )
 
 func rescueCommand(e *environment) *cli.Command {
@@ -36,7 +37,7 @@ func rescueCommand(e *environment) *cli.Command {
 			&cli.BoolFlag{Name: "to-latest", Usage: "as they are at the end of the archived WAL", Category: target},
 			&cli.BoolFlag{Name: "exclusive", Usage: "stop before the target, not behind it (time, LSN and XID)"},
 			&cli.StringFlag{Name: "backup", Usage: "start from the backup with this `ID`; without, from the newest one before the moment"},
-			&cli.StringFlag{Name: "timeline", Usage: "`TIMELINE` to follow: latest, or a number", Value: restore.TimelineLatest},
+			&cli.StringFlag{Name: "timeline", Usage: "`TIMELINE` to follow: latest, or a number; without, the latest, unless the moment lies on several"},
 			&cli.StringFlag{Name: "work-directory", Usage: "an existing `DIRECTORY` with room for the whole cluster, which is restored into a folder of it for a while", Value: os.TempDir()},
 			systemIDFlag(), progressFlag(), jsonFlag(),
 		}, e.settingFlags("restore.concurrency", "encryption.identity_files", "postgres.bin_directory")...),
@@ -53,6 +54,9 @@ func rescueCommand(e *environment) *cli.Command {
 func rescueError(err error) error {
 	if _, is := errors.AsType[*rescue.ExistsError](err); is {
 		return fmt.Errorf("%w: %w", errUnsafe, err)
+	}
+	if _, is := errors.AsType[*search.AmbiguousError](err); is {
+		return withHint(fmt.Errorf("%w: %w", errUnsafe, err), "choose one of these transactions with --to-xid and --exclusive, instead of --before-drop")
 	}
 	return err
 }
@@ -139,7 +143,7 @@ func (e *environment) rescue(c *cli.Context) error {
 		if err != nil {
 			return err
 		}
-		if request.Target, err = rescue.BeforeDrop(c.Context, repository, request.SystemID, timeline, q.Tables, e.logger()); err != nil {
+		if err := rescue.BeforeDrop(c.Context, repository, q, &request, timeline, e.logger()); err != nil {
 			return absentIf(err)
 		}
 	}
@@ -194,7 +198,7 @@ func writeRescued(w io.Writer, r *rescue.Result) {
 	}
 	stop := r.Plan.Promise
 	if stop.LastIn != nil {
-		fmt.Fprintf(w, "as of transaction %d, committed %s\n", stop.LastIn.XID, timeText(stop.LastIn.Time))
+		fmt.Fprintf(w, "as of transaction %d, committed %s\n", stop.LastIn.XID, restore.FormatTime(stop.LastIn.Time))
 	}
 	for _, text := range r.Notes {
 		fmt.Fprintf(w, "note: %s\n", text)

@@ -34,22 +34,29 @@ func (e *environment) makePlan(c *cli.Context, repository *repo.Repository, requ
 		if err != nil {
 			return nil, &usageError{fmt.Sprintf("--%s: %v", loss.flag, err)}
 		}
-		events, report, err := e.searchLoss(c, repository, &request, table, loss.change)
+		losses, report, err := e.searchLoss(c, repository, &request, table, loss.change)
 		if err != nil {
 			return nil, err
 		}
-		if len(events) == 0 {
-			return nil, withHint(fmt.Errorf("plan restore: no transaction that %s table %s is found in the WAL since the oldest backup", loss.what, c.String(loss.flag)),
-				"walship wal search --dropped lists what was dropped and truncated, also where the name can't be told")
+		losses, sure, err := search.Settle(table, losses, 0)
+		if err != nil {
+			return nil, withHint(fmt.Errorf("%w: --%s: %w", errUnsafe, loss.flag, err), "choose one of these transactions with --before-xid")
+		}
+		if len(losses) == 0 {
+			return nil, withHint(fmt.Errorf("plan restore: no transaction that %s table %s is found on the way to timeline %s, in the WAL since its oldest backup", loss.what, table, request.Timeline),
+				"walship wal search --dropped lists what was dropped and truncated, also whole databases, and where the name can't be told; a view, or a partitioned table without partitions, has no file, and WAL doesn't tell of it: give the moment, for example with --to-time")
 		}
 		warnings = report.Warnings
-		last := events[len(events)-1]
-		request.Target = restore.Target{Kind: restore.TargetLSN, LSN: last.LSN, Exclusive: true}
-		for _, event := range events {
-			notes = append(notes, fmt.Sprintf("transaction %d %s %s, and committed at %s, LSN %s", event.XID, loss.what, lostNames(event), restore.FormatTime(event.Time), event.LSN))
+		last := losses[len(losses)-1]
+		if !sure {
+			warnings = append(warnings, fmt.Sprintf("the WAL doesn't say what schema %d is called: see that it is %q", last.Relation.SchemaOID, table.Schema))
 		}
-		if len(events) > 1 {
-			notes = append(notes, "the target is right before the last of these; --to-xid with --exclusive chooses another")
+		request.Target = restore.Target{Kind: restore.TargetLSN, LSN: last.Event.LSN, Exclusive: true}
+		for _, l := range losses {
+			notes = append(notes, l.String())
+		}
+		if len(losses) > 1 {
+			notes = append(notes, "the target is right before the last of these; --before-xid chooses another")
 		}
 	}
 	plan, err := restore.MakePlan(c.Context, restore.Of(repository), request)
@@ -63,14 +70,7 @@ func (e *environment) makePlan(c *cli.Context, repository *repo.Repository, requ
 
 // searchLoss looks for the newest transactions that took a table's rows away,
 // and settles the request on the path where it looked.
-func (e *environment) searchLoss(c *cli.Context, repository *repo.Repository, request *restore.Request, table search.Table, change search.Change) ([]search.Event, *search.Report, error) {
-	timeline := wal.TimelineID(0)
-	if request.Timeline != "" {
-		var err error
-		if timeline, err = searchTimeline(request.Timeline); err != nil {
-			return nil, nil, err
-		}
-	}
+func (e *environment) searchLoss(c *cli.Context, repository *repo.Repository, request *restore.Request, table search.Table, change search.Change) ([]search.Loss, *search.Report, error) {
 	if request.SystemID == 0 {
 		clusters, err := chosenClusters(c.Context, repository, "")
 		if err != nil {
@@ -81,38 +81,36 @@ func (e *environment) searchLoss(c *cli.Context, repository *repo.Repository, re
 		}
 		request.SystemID = clusters[0]
 	}
+	timeline, err := searchedTimeline(c, repository, *request)
+	if err != nil {
+		return nil, nil, err
+	}
 	history, err := search.Path(c.Context, repository, request.SystemID, timeline)
 	if err != nil {
 		return nil, nil, absentIf(err)
 	}
 	request.Timeline = fmt.Sprint(uint32(history.Timeline))
-	backups, err := repository.Backups(c.Context, request.SystemID)
-	if err != nil {
-		return nil, nil, err
-	}
-	var stretches []wal.LSN
-	for _, b := range backups {
-		if history.Contains(b.Timeline, b.StopLSN-1) && (request.Backup == "" || b.ID == request.Backup) {
-			stretches = append(stretches, b.StartLSN)
-		}
-	}
-	slices.Sort(stretches)
 	query := search.Query{SystemID: request.SystemID, History: history}
-	events, report, err := search.Lost(c.Context, repository, query, search.Options{Log: e.logger()}, table, change, slices.Compact(stretches))
-	return events, report, absentIf(err)
+	found, report, err := search.Lost(c.Context, repository, query, search.Options{Log: e.logger()}, []search.Table{table}, change, request.Backup)
+	if err != nil {
+		return nil, nil, absentIf(err)
+	}
+	return found[0], report, nil
 }
 
-// lostNames names the tables that a transaction took away.
-func lostNames(event search.Event) string {
-	text := ""
-	for _, r := range event.Relations {
-		if !r.Lost() || r.Name == "" {
-			continue
-		}
-		if text != "" {
-			text += ", "
-		}
-		text += r.Title()
+// searchedTimeline is the timeline that a request follows; 0 for the latest.
+func searchedTimeline(c *cli.Context, repository *repo.Repository, request restore.Request) (wal.TimelineID, error) {
+	if request.Timeline != restore.TimelineCurrent {
+		return searchTimeline(request.Timeline)
 	}
-	return text
+	backups, err := repository.Backups(c.Context, request.SystemID)
+	if err != nil {
+		return 0, err
+	}
+	for _, b := range slices.Backward(backups) {
+		if request.Backup == "" || b.ID == request.Backup {
+			return b.Timeline, nil
+		}
+	}
+	return 0, fmt.Errorf("plan restore: %w: --timeline %s is that of a backup, and there is none", search.ErrNoBackup, request.Timeline)
 }

@@ -175,7 +175,7 @@ func checkQuery(c *cli.Context, q search.Query) error {
 
 // searchTimeline reads --timeline; 0 is the latest.
 func searchTimeline(text string) (wal.TimelineID, error) {
-	if text == restore.TimelineLatest {
+	if text == "" || text == restore.TimelineLatest {
 		return 0, nil
 	}
 	n, err := strconv.ParseUint(text, 10, 32)
@@ -318,7 +318,7 @@ func relationText(r search.Relation) string {
 		text += r.Kind + " "
 	}
 	text += r.Title()
-	if r.Name != "" {
+	if r.Name != "" && r.FileName != "" {
 		text += ", file " + r.FileName
 	}
 	if len(r.Parts) == 0 {

@@ -35,10 +35,7 @@ func (q Request) check(ctx context.Context) error {
 		}
 		return nil
 	}
-	target, err := postgres.Connect(ctx, q.Into)
-	if postgres.NoDatabase(err) {
-		return fmt.Errorf("there is no such database to load into: create it, or name another one in --into; --database says which one the tables were in: %w", err)
-	}
+	target, err := q.connect(ctx)
 	if err != nil {
 		return err
 	}
@@ -182,8 +179,9 @@ func (c *carrier) note(ctx context.Context, source *postgres.Conn, tables []Name
 		FROM pg_catalog.pg_constraint WHERE contype = 'f' AND conparentid = 0
 			AND confrelid = ANY ($1::text[]::regclass[]) AND conrelid <> ALL ($1::text[]::regclass[])
 		UNION ALL
-		SELECT DISTINCT format('CREATE VIEW %s AS %s', r.ev_class::regclass, pg_get_viewdef(r.ev_class))
+		SELECT DISTINCT format('CREATE %s %s AS %s', CASE v.relkind WHEN 'm' THEN 'MATERIALIZED VIEW' ELSE 'VIEW' END, v.oid::regclass, pg_get_viewdef(v.oid))
 		FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+		JOIN pg_catalog.pg_class v ON v.oid = r.ev_class AND v.relkind IN ('m', 'v')
 		WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = ANY ($1::text[]::regclass[]::oid[]) AND r.ev_class <> d.refobjid
 		ORDER BY 1`, list)
 	if err != nil {

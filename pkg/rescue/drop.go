@@ -2,67 +2,96 @@ package rescue
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 
+	"github.com/walship/walship/pkg/postgres"
 	"github.com/walship/walship/pkg/repo"
 	"github.com/walship/walship/pkg/restore"
 	"github.com/walship/walship/pkg/search"
 	"github.com/walship/walship/pkg/wal"
 )
 
-// publicOID is the OID of the schema public, whose name WAL may not have.
-const publicOID = 2200
-
-// BeforeDrop finds the transaction that dropped each of the tables last, and
-// returns the target right before the first of those. timeline 0 is the latest.
-func BeforeDrop(ctx context.Context, r *repo.Repository, systemID uint64, timeline wal.TimelineID, tables []Name, log *slog.Logger) (restore.Target, error) {
-	history, err := search.Path(ctx, r, systemID, timeline)
+// BeforeDrop aims a restore at the moment right before the first of the tables
+// was dropped last, along the path to a timeline (0: the latest). It looks through
+// the archived WAL from the newest backup back to the oldest. The error is a
+// *search.AmbiguousError where a name stands for tables of several databases.
+func BeforeDrop(ctx context.Context, r *repo.Repository, q Request, aim *restore.Request, timeline wal.TimelineID, log *slog.Logger) error {
+	database, err := q.databaseOID(ctx, aim.SystemID)
 	if err != nil {
-		return restore.Target{}, fmt.Errorf("look for the drop: %w", err)
+		return err
 	}
-	last := map[Name]search.Event{}
-	query := search.Query{SystemID: systemID, History: history, Facts: search.Dropped}
-	report, err := search.Run(ctx, r, query, search.Options{Log: log}, func(e search.Event) error {
-		for _, relation := range e.Relations {
-			for _, table := range tables {
-				if drops(relation, table) {
-					last[table] = e
-				}
-			}
-		}
-		return nil
-	})
+	history, err := search.Path(ctx, r, aim.SystemID, timeline)
 	if err != nil {
-		return restore.Target{}, fmt.Errorf("look for the drop: %w", err)
+		return fmt.Errorf("look for the drop: %w", err)
+	}
+	var tables []search.Table
+	for _, t := range q.Tables {
+		tables = append(tables, search.Table{Schema: t.Schema, Name: t.Table})
+	}
+	query := search.Query{SystemID: aim.SystemID, History: history}
+	found, report, err := search.Lost(ctx, r, query, search.Options{Log: log}, tables, search.ChangeDrop, aim.Backup)
+	if err != nil {
+		return fmt.Errorf("look for the drop: %w", err)
 	}
 	for _, text := range report.Warnings {
 		log.Warn(text)
 	}
 	var first search.Event
-	for _, table := range tables {
-		e, found := last[table]
-		if !found {
-			return restore.Target{}, fmt.Errorf("look for the drop: the archived WAL has none of table %s "+
-				"(nor can it have one of a view or of a partitioned table, which have no files): walship wal search --dropped lists what it has; choose a moment with --to-time", table)
+	for i, table := range tables {
+		losses, sure, err := search.Settle(table, found[i], database)
+		if err != nil {
+			return fmt.Errorf("look for the drop: %w", err)
 		}
-		if first.LSN == 0 || e.LSN < first.LSN {
-			first = e
+		if len(losses) == 0 {
+			return fmt.Errorf("look for the drop: the WAL on the way to timeline %d has none of table %s since the oldest backup "+
+				"(nor can it have one of a view, or of a partitioned table without partitions, which have no files): walship wal search --dropped lists what it has; choose a moment with --to-time", history.Timeline, table)
+		}
+		last := losses[len(losses)-1]
+		if !sure {
+			log.Warn(fmt.Sprintf("the WAL doesn't say what schema %d is called: it is taken for %q", last.Relation.SchemaOID, table.Schema))
+		}
+		if first.LSN == 0 || last.Event.LSN < first.LSN {
+			first = last.Event
 		}
 	}
 	log.Info("found the drop", "xid", first.XID, "lsn", first.LSN.String(), "time", first.Time)
-	return restore.Target{Kind: restore.TargetLSN, LSN: first.LSN, Exclusive: true}, nil
+	aim.Target = restore.Target{Kind: restore.TargetLSN, LSN: first.LSN, Exclusive: true}
+	aim.Timeline = strconv.FormatUint(uint64(history.Timeline), 10)
+	return nil
 }
 
-// drops tells whether a relation that was dropped is the table, as far as is
-// known: where WAL doesn't say a schema's name, the table's name decides, and
-// what is restored shows whether it is there.
-func drops(r search.Relation, table Name) bool {
-	if r.Change != search.ChangeDrop || r.Kind != "table" || r.Name != table.Table {
-		return false
+// databaseOID asks the server that the tables are to be loaded into, if that is
+// the cluster itself, for the OID of the database that they were in. 0 is one
+// that isn't known.
+func (q Request) databaseOID(ctx context.Context, systemID uint64) (oid uint32, err error) {
+	if q.Into == "" {
+		return 0, nil
 	}
-	if r.Schema != "" {
-		return r.Schema == table.Schema
+	target, err := q.connect(ctx)
+	if err != nil {
+		return 0, err
 	}
-	return (r.SchemaOID == publicOID) == (table.Schema == "public")
+	defer func() { err = errors.Join(err, target.Close()) }()
+	rows, err := target.Exec(ctx, `SELECT d.oid FROM pg_catalog.pg_database d, pg_catalog.pg_control_system() c
+		WHERE d.datname = $1 AND c.system_identifier::text = $2`, q.Database, strconv.FormatInt(int64(systemID), 10))
+	if err != nil {
+		return 0, fmt.Errorf("look for database %q where it is to be loaded: %w", q.Database, err)
+	}
+	if len(rows) == 0 {
+		return 0, nil
+	}
+	n, err := strconv.ParseUint(string(rows[0][0]), 10, 32)
+	return uint32(n), err
+}
+
+// connect opens a session where the tables are to be loaded.
+func (q Request) connect(ctx context.Context) (*postgres.Conn, error) {
+	target, err := postgres.Connect(ctx, q.Into)
+	if postgres.NoDatabase(err) {
+		return nil, fmt.Errorf("there is no such database to load into: create it, or name another one in --into; --database says which one the tables were in: %w", err)
+	}
+	return target, err
 }

@@ -1,10 +1,6 @@
 package rescue
 
-import (
-	"testing"
-
-	"github.com/walship/walship/pkg/search"
-)
+import "testing"
 
 func TestParseName(t *testing.T) {
 	for text, want := range map[string]Name{
@@ -21,30 +17,5 @@ func TestParseName(t *testing.T) {
 	}
 	if got := (Name{"Shop", `a"b`}).String(); got != `"Shop"."a""b"` {
 		t.Errorf("written: %s", got)
-	}
-}
-
-func TestDrops(t *testing.T) {
-	table := search.Relation{Change: search.ChangeDrop, Kind: "table", Name: "orders", SchemaOID: publicOID}
-	for _, c := range []struct {
-		change func(*search.Relation)
-		name   Name
-		want   bool
-	}{
-		{func(*search.Relation) {}, Name{"public", "orders"}, true},
-		{func(*search.Relation) {}, Name{"shop", "orders"}, false},
-		{func(r *search.Relation) { r.SchemaOID = 16500 }, Name{"shop", "orders"}, true}, // as far as is known
-		{func(r *search.Relation) { r.Schema = "store" }, Name{"shop", "orders"}, false},
-		{func(r *search.Relation) { r.Schema = "shop" }, Name{"shop", "orders"}, true},
-		{func(r *search.Relation) { r.Change = search.ChangeTruncate }, Name{"public", "orders"}, false},
-		{func(r *search.Relation) { r.Change = search.ChangeRewrite }, Name{"public", "orders"}, false},
-		{func(r *search.Relation) { r.Kind = "index" }, Name{"public", "orders"}, false},
-		{func(*search.Relation) {}, Name{"public", "other"}, false},
-	} {
-		r := table
-		c.change(&r)
-		if got := drops(r, c.name); got != c.want {
-			t.Errorf("%+v drops %v: %v, want %v", r, c.name, got, c.want)
-		}
 	}
 }

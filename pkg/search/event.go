@@ -64,11 +64,11 @@ const (
 	ChangeUnknown  Change = "unknown file dropped"
 )
 
-// Relation is what a transaction removed a file of. What isn't known of it is
-// empty.
+// Relation is what a transaction removed a file of, or a partitioned table that
+// was dropped with such. What isn't known of it is empty.
 type Relation struct {
 	Change    Change      `json:"change"`
-	Kind      string      `json:"kind,omitempty"` // table, index, TOAST table, sequence, materialized view, database
+	Kind      string      `json:"kind,omitempty"` // table, partitioned table, index, TOAST table, sequence, materialized view, database
 	Schema    string      `json:"schema,omitempty"`
 	Name      string      `json:"name,omitempty"`
 	SchemaOID uint32      `json:"schema_oid,omitempty"`

@@ -1,19 +1,22 @@
 package search
 
 import (
-	"context"
 	"fmt"
-	"slices"
 	"strings"
-
-	"github.com/walship/walship/pkg/repo"
-	"github.com/walship/walship/pkg/wal"
 )
 
 // Table names a table as SQL does.
 type Table struct {
 	Schema string // "" for any
 	Name   string
+}
+
+// String writes the name as SQL needs it.
+func (t Table) String() string {
+	if t.Schema == "" {
+		return quoteName(t.Name)
+	}
+	return quoteName(t.Schema) + "." + quoteName(t.Name)
 }
 
 // ParseTable reads a table's name, with its schema or without: as in SQL, what
@@ -77,43 +80,8 @@ func (t Table) is(r Relation) bool {
 	return r.Schema == t.Schema
 }
 
-// Lost looks for the transactions of a path that dropped or truncated a table
-// (change), and returns those of the newest stretch of WAL in which there are
-// any, in their order. The stretches begin at the given LSNs, which are in
-// ascending order; what is before the first isn't looked into.
-func Lost(ctx context.Context, r *repo.Repository, q Query, o Options, table Table, change Change, stretches []wal.LSN) ([]Event, *Report, error) {
-	whole := &Report{Warnings: []string{}}
-	for i, from := range slices.Backward(stretches) {
-		q.Facts, q.FromLSN, q.ToLSN = Dropped, from, 0
-		if i+1 < len(stretches) {
-			q.ToLSN = stretches[i+1] - 1
-		}
-		var found []Event
-		report, err := Run(ctx, r, q, o, func(e Event) error {
-			if slices.ContainsFunc(e.Relations, func(r Relation) bool { return r.Change == change && table.is(r) }) {
-				found = append(found, e)
-			}
-			return nil
-		})
-		whole.add(report)
-		if err != nil || len(found) > 0 {
-			return found, whole, err
-		}
-	}
-	return nil, whole, nil
-}
-
-// add takes in what another search cost, and couldn't see.
-func (r *Report) add(other *Report) {
-	r.Segments += other.Segments
-	r.Headers += other.Headers
-	r.Rollups += other.Rollups
-	r.Written += other.Written
-	r.Matching += other.Matching
-	r.Downloaded += other.Downloaded
-	for _, warning := range other.Warnings {
-		if !slices.Contains(r.Warnings, warning) {
-			r.Warnings = append(r.Warnings, warning)
-		}
-	}
+// surely tells of a relation that is the table, or may be, whether its schema is
+// known to be the table's.
+func (t Table) surely(r Relation) bool {
+	return t.Schema == "" || r.Schema == t.Schema || r.Schema == "" && r.SchemaOID == publicOID && t.Schema == "public"
 }

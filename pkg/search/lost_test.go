@@ -1,6 +1,10 @@
 package search
 
-import "testing"
+import (
+	"errors"
+	"strings"
+	"testing"
+)
 
 func TestParseTable(t *testing.T) {
 	for text, want := range map[string]Table{
@@ -43,5 +47,56 @@ func TestTableIs(t *testing.T) {
 	}
 	if !(Table{"", "orders"}).is(Relation{Name: "orders", Schema: "shop"}) || (Table{"shop", "orders"}).is(Relation{Name: "orders", SchemaOID: publicOID}) {
 		t.Error("a table without a schema, or of another")
+	}
+}
+
+// TestSettle: what a name stands for, of what was lost.
+func TestSettle(t *testing.T) {
+	loss := func(xid, database, schema uint32, name string) Loss {
+		return Loss{Event{XID: xid, Database: database}, Relation{Change: ChangeDrop, Name: "orders", SchemaOID: schema, Schema: name}}
+	}
+	public, other := loss(1, 5, publicOID, ""), loss(2, 16400, publicOID, "")
+	shop, again, unknown := loss(3, 5, 16385, "shop"), loss(4, 5, 16385, ""), loss(5, 5, 16386, "")
+	for _, c := range []struct {
+		what     string
+		table    Table
+		losses   []Loss
+		database uint32
+		want     []Loss // nil: it can be several
+		sure     bool
+	}{
+		{"nothing", Table{"public", "orders"}, nil, 0, []Loss{}, false},
+		{"one", Table{"", "orders"}, []Loss{unknown}, 0, []Loss{unknown}, true},
+		{"two databases", Table{"public", "orders"}, []Loss{public, other}, 0, nil, false},
+		{"the known database", Table{"public", "orders"}, []Loss{public, other}, 5, []Loss{public}, true},
+		{"a database that is there no more", Table{"public", "orders"}, []Loss{public, other}, 99, nil, false},
+		{"two schemas", Table{"", "orders"}, []Loss{public, shop}, 0, nil, false},
+		{"public goes before a schema without a name", Table{"public", "orders"}, []Loss{public, unknown}, 0, []Loss{public}, true},
+		{"twice, its name known the first time only", Table{"shop", "orders"}, []Loss{shop, again, unknown}, 0, []Loss{shop, again}, true},
+		{"its name not known", Table{"shop", "orders"}, []Loss{again}, 0, []Loss{again}, false},
+		{"neither name known", Table{"shop", "orders"}, []Loss{again, unknown}, 0, nil, false},
+	} {
+		got, sure, err := Settle(c.table, c.losses, c.database)
+		if ambiguous, is := errors.AsType[*AmbiguousError](err); c.want == nil {
+			if !is || len(ambiguous.Losses) != 2 {
+				t.Errorf("%s: %v, %v", c.what, got, err)
+			}
+			continue
+		}
+		if err != nil || sure != c.sure || len(got) != len(c.want) {
+			t.Errorf("%s: %v, %v, %v", c.what, got, sure, err)
+			continue
+		}
+		for i := range got {
+			if got[i].Event.XID != c.want[i].Event.XID {
+				t.Errorf("%s: %v, want %v", c.what, got, c.want)
+			}
+		}
+	}
+	text := (&AmbiguousError{Table{"", "orders"}, []Loss{public, other}}).Error()
+	for _, want := range []string{"transaction 1 of database 5 dropped", "transaction 2 of database 16400 dropped"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q doesn't say %q", text, want)
+		}
 	}
 }

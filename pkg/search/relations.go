@@ -1,6 +1,7 @@
 package search
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/walship/walship/pkg/wal"
@@ -12,10 +13,14 @@ const (
 	kindDatabase = "database"
 )
 
+// relationPartitioned is the relkind of partitioned tables
+// (RELKIND_PARTITIONED_TABLE in src/include/catalog/pg_class.h).
+const relationPartitioned = 'p'
+
 // relationKinds name what pg_class's relkind stands for.
 var relationKinds = map[byte]string{
 	'r': "table", 'i': kindIndex, 'I': kindIndex, 'S': "sequence", 't': "TOAST table", 'm': "materialized view",
-	'v': "view", 'c': "composite type", 'f': "foreign table", 'p': "partitioned table",
+	'v': "view", 'c': "composite type", 'f': "foreign table", relationPartitioned: "partitioned table",
 }
 
 // life is what a transaction made of one relation.
@@ -69,7 +74,21 @@ func (c *catalog) resolve(e *Event, whole bool) []Relation {
 			found = append(found, relation)
 		}
 	}
-	return group(found, toast, c.tables(database))
+	return append(group(found, toast, c.tables(database)), r.parents()...)
+}
+
+// parents returns the partitioned tables that the transaction dropped, which have
+// no files of their own.
+func (r *resolver) parents() []Relation {
+	var found []Relation
+	for _, oid := range slices.Sorted(maps.Keys(r.lives)) {
+		if l := r.lives[oid]; l.gone && l.initial != nil && l.initial.Kind == relationPartitioned {
+			relation := Relation{Change: ChangeDrop}
+			r.describe(&relation, l.initial)
+			found = append(found, relation)
+		}
+	}
+	return found
 }
 
 // follow goes through the changes of pg_class in their order.

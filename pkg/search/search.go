@@ -10,12 +10,14 @@ package search
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
 
 	"github.com/walship/walship/pkg/archive"
 	"github.com/walship/walship/pkg/repo"
+	"github.com/walship/walship/pkg/storage"
 	"github.com/walship/walship/pkg/wal"
 )
 
@@ -93,7 +95,11 @@ func Path(ctx context.Context, r *repo.Repository, systemID uint64, timeline wal
 			return wal.History{}, err
 		}
 	}
-	return r.History(ctx, systemID, timeline)
+	history, err := r.History(ctx, systemID, timeline)
+	if errors.Is(err, storage.ErrNotExist) {
+		return wal.History{}, fmt.Errorf("timeline %d has no history file in the repository: %w", timeline, archive.ErrAbsent)
+	}
+	return history, err
 }
 
 func newest(ctx context.Context, r *repo.Repository, systemID uint64) (wal.TimelineID, error) {

@@ -68,7 +68,7 @@ func happenings() []*happening {
 			setup: []string{"CREATE SCHEMA shop", `CREATE TABLE shop."Wares" (id serial PRIMARY KEY, note text)`, "CREATE TABLE shop.parts (id int) PARTITION BY LIST (id)",
 				"CREATE TABLE shop.parts_1 PARTITION OF shop.parts FOR VALUES IN (1)", `INSERT INTO shop."Wares" (note) SELECT 'x' FROM generate_series(1, 50)`, "CHECKPOINT"},
 			do:      []string{"DROP SCHEMA shop CASCADE"},
-			want:    []string{"drop sequence shop.Wares_id_seq", "drop table shop.Wares", "drop table shop.parts_1"},
+			want:    []string{"drop partitioned table shop.parts", "drop sequence shop.Wares_id_seq", "drop table shop.Wares", "drop table shop.parts_1"},
 			indexes: []string{"drop Wares_pkey"},
 			rows:    `SELECT count(*) FROM shop."Wares"`,
 		}, {

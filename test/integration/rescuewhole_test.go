@@ -18,8 +18,9 @@ import (
 )
 
 // TestRescueWhole brings back what isn't a single table: a schema, and a
-// partitioned table with a view, whose drop WAL doesn't tell of. It is
-// interrupted, too, and given databases that aren't there.
+// partitioned table, which is found dropped with its partitions, with a view. It
+// is interrupted, too, and given databases that aren't there, and a name that
+// tables of two databases had.
 func TestRescueWhole(t *testing.T) {
 	s := newSite(t, 15, siteOptions{cluster: []pgtest.Option{pgtest.SegmentSize(1)}})
 	c := s.cluster
@@ -65,16 +66,46 @@ func TestRescueWhole(t *testing.T) {
 			t.Errorf("from a database that wasn't there: exit code %d\n%s", result.Code, result.Stderr)
 		}
 	})
+	t.Run("name", func(t *testing.T) { testRescueAmbiguous(t, s, into) })
 	if entries, err := os.ReadDir(work); err != nil || len(entries) > 0 {
 		t.Errorf("left in the work directory: %v, %v", entries, err)
 	}
 }
 
-func testRescuePartitions(t *testing.T, s *site, into string, args []string) {
-	result := s.try(t, "rescue", "--table", "measures", "--before-drop", "--into", into)
-	if result.Code != 1 || !strings.Contains(result.Stderr, "--to-time") {
-		t.Errorf("before the drop of a partitioned table: exit code %d\n%s", result.Code, result.Stderr)
+// testRescueAmbiguous drops tables of one name in two databases. The server that
+// they are loaded into tells them apart; without it, that is asked.
+func testRescueAmbiguous(t *testing.T, s *site, into string) {
+	c := s.cluster
+	c.Exec(t, "CREATE TABLE stock AS SELECT 1 AS id", "CREATE DATABASE elsewhere")
+	c.SQLIn(t, "elsewhere", "CREATE TABLE stock AS SELECT generate_series(1, 7) AS id")
+	c.Exec(t, "DROP TABLE stock")
+	c.SQLIn(t, "elsewhere", "DROP TABLE stock")
+	c.Archive(t)
+	for _, args := range [][]string{
+		{"rescue", "--table", "stock", "--before-drop", "--to-file", filepath.Join(s.dir, "never.sql")},
+		{"restore", "plan", "--before-drop", "stock"},
+	} {
+		result := s.try(t, args...)
+		if result.Code != 4 || strings.Count(result.Stderr, "dropped stock in schema 2200")+strings.Count(result.Stderr, "dropped public.stock") != 2 || !strings.Contains(result.Stderr, "choose one of these transactions with --") {
+			t.Errorf("%v: exit code %d\n%s", args, result.Code, result.Stderr)
+		}
 	}
+	s.walship(t, "rescue", "--table", "stock", "--before-drop", "--into", into)
+	if got := c.SQL(t, "SELECT count(*) FROM stock"); got != "1" {
+		t.Errorf("the table of this database had 1 row, it has %s", got)
+	}
+}
+
+func testRescuePartitions(t *testing.T, s *site, into string, args []string) {
+	result := s.try(t, "rescue", "--table", "high", "--before-drop", "--into", into)
+	if result.Code != 1 || !strings.Contains(result.Stderr, "--to-time") {
+		t.Errorf("before the drop of a view: exit code %d\n%s", result.Code, result.Stderr)
+	}
+	s.walship(t, "rescue", "--table", "measures", "--before-drop", "--into", into)
+	if got := s.cluster.SQL(t, "SELECT count(*) FROM measures"); got != "200" {
+		t.Errorf("before the drop, the partitioned table had %s rows", got)
+	}
+	s.cluster.Exec(t, "DROP TABLE measures") // behind what is archived
 	var out rescue.Result
 	if err := json.Unmarshal([]byte(s.walship(t, args...).Stdout), &out); err != nil {
 		t.Fatal(err)
