@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/walship/walship/pkg/object"
 	"github.com/walship/walship/pkg/repo"
 	"github.com/walship/walship/pkg/wal"
 )
@@ -16,8 +17,8 @@ const headersAtOnce = 16
 
 // Summaries reads what the headers of segments say of their WAL, several at a
 // time, without an identity: nothing shows that it is genuine. A segment whose
-// summary is missing or can't be true has the zero one. An object that can't
-// be read is an error.
+// summary is missing or can't be true, or whose header is corrupt, has the zero
+// one. An object that can't be read is an error.
 func Summaries(ctx context.Context, r *repo.Repository, systemID uint64, names []wal.FileName, segmentSize uint64) ([]wal.Summary, error) {
 	summaries := make([]wal.Summary, len(names))
 	group, ctx := errgroup.WithContext(ctx)
@@ -25,6 +26,9 @@ func Summaries(ctx context.Context, r *repo.Repository, systemID uint64, names [
 	for i, name := range names {
 		group.Go(func() error {
 			header, err := ReadHeader(ctx, r, r.FileKey(systemID, name))
+			if errors.Is(err, object.ErrCorrupt) {
+				return nil
+			}
 			if err != nil {
 				return err
 			}

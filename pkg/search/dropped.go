@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/walship/walship/pkg/object"
 	"github.com/walship/walship/pkg/wal"
 )
 
@@ -170,6 +171,9 @@ func (s *searcher) lookThrough(one *download, checkpoints map[uint64][]checkpoin
 		if record, err = reader.Next(); err == nil {
 			err = s.look(record, contents, checkpoints, catalog)
 		}
+	}
+	if errors.Is(one.failure, object.ErrCorrupt) {
+		return nil // which is said where it is read for what is in it
 	}
 	return one.failure // anything else is where WAL ends, or begins
 }

@@ -253,6 +253,32 @@ func (s *site) put(t *testing.T, name wal.FileName, data []byte) {
 	}
 }
 
+// corrupt changes a byte of a segment's object: one at an offset, if that is
+// negative from its end.
+func (s *site) corrupt(t *testing.T, segment uint64, at int) {
+	t.Helper()
+	key := s.FileKey(cluster, wal.SegmentName(1, segment, segmentSize))
+	body, _, err := s.Store.Get(t.Context(), key, 0, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer body.Close()
+	content, err := io.ReadAll(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if at < 0 {
+		at += len(content)
+	}
+	content[at] ^= 1
+	if err := s.Store.Delete(t.Context(), key); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Store.Put(t.Context(), key, bytes.NewReader(content)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // search runs a query along the newest path.
 func (s *site) search(t *testing.T, q Query) ([]Event, *Report) {
 	t.Helper()

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 
+	"github.com/walship/walship/pkg/object"
 	"github.com/walship/walship/pkg/wal"
 )
 
@@ -14,7 +15,7 @@ type run struct {
 }
 
 // read passes on each record that starts in a run, in order. Where WAL isn't
-// valid it calls broken, if that isn't nil, and goes on with the next segment.
+// valid, or an object is corrupt, it calls broken, if that isn't nil, and goes on with the next segment.
 func (s *searcher) read(d *downloads, r run, broken func(), each func(*wal.Record) error) error {
 	end := wal.LSN((r.last + 1) * s.segmentSize)
 	from := wal.LSN(0)
@@ -23,6 +24,9 @@ func (s *searcher) read(d *downloads, r run, broken func(), each func(*wal.Recor
 		stopped, err := readRecords(src, from, end, each)
 		var invalid *wal.InvalidError
 		switch {
+		case errors.Is(src.err, object.ErrCorrupt):
+			s.warn("segment %s: %v: nothing that is found in it can be relied on, and the rest of it isn't seen", s.name(src.next-1), src.err)
+			number = src.next
 		case src.err != nil:
 			return src.err
 		case err == nil || err == io.EOF:

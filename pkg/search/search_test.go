@@ -172,6 +172,29 @@ func TestGap(t *testing.T) {
 	}
 }
 
+// TestCorrupt: an object that is corrupt, in its context header or behind it, is
+// said, and what is in the others is found, by a search for dropped tables, too.
+func TestCorrupt(t *testing.T) {
+	for _, facts := range []Facts{Transactions, Dropped} {
+		s := newSite(t)
+		v := newServer(1)
+		for i := range 6 {
+			v.commit(uint32(10+i), minutes(i))
+			v.switchSegment()
+		}
+		s.archive(t, v)
+		s.corrupt(t, 3, 100)
+		s.corrupt(t, 5, -150)
+		events, report := s.search(t, Query{Facts: facts})
+		if got := xids(events); facts == Transactions && (slices.Contains(got, 12) || !slices.Equal(slices.DeleteFunc(got, func(xid uint32) bool { return xid == 14 }), []uint32{10, 11, 13, 15})) {
+			t.Errorf("found are %d", got)
+		}
+		if len(report.Warnings) != 2 || !strings.Contains(report.Warnings[0], "000000010000000000000003: corrupt object") || !strings.Contains(report.Warnings[1], "000000010000000000000005: corrupt object") {
+			t.Errorf("warned of %q", report.Warnings)
+		}
+	}
+}
+
 // TestTimelines: the path leads from a timeline to its child in the segment
 // of the fork, which is the child's (rule 14).
 func TestTimelines(t *testing.T) {
@@ -263,7 +286,8 @@ func TestEnds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Run(t.Context(), s.Repository, query, Options{Log: quiet}, func(Event) error { return nil }); err == nil {
-		t.Error("a segment that is cut short doesn't fail the search")
+	report, err := Run(t.Context(), s.Repository, query, Options{Log: quiet}, func(Event) error { return nil })
+	if err != nil || len(report.Warnings) != 1 || !strings.Contains(report.Warnings[0], "00000001000000000000000A: ") || !strings.Contains(report.Warnings[0], "corrupt object") {
+		t.Errorf("a segment that is cut short: %+v, %v", report, err)
 	}
 }
