@@ -62,7 +62,7 @@ var rules = map[string]rule{
 	"pkg/backup":  {"wal storage repo object archive durable postgres pgdata", xsync + " " + sys},
 	"pkg/restore": {"wal storage crypto repo object archive durable postgres pgdata", xsync + " " + sys},
 
-	"pkg/status": {"wal storage repo archive restore", xsync},
+	"pkg/status": {"wal storage object repo archive restore", xsync},
 
 	"pkg/rescue": {"wal repo restore search postgres", ""},
 

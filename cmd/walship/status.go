@@ -149,19 +149,22 @@ func writeTimelineStatus(line func(key, format string, args ...any), t *status.T
 		line(key, "the first one")
 	}
 	for _, run := range t.Archived {
-		line("", "archived: %s to %s, %d segments", max(run.Start, t.Begin), min(run.End, t.End), run.Segments)
+		line("", "archived: %s to %s, %s", max(run.Start, t.Begin), min(run.End, t.End), counted(int(run.Segments), "segment"))
 	}
 	if len(t.Archived) == 0 {
 		line("", "no WAL of it is archived")
 	}
 	for _, gap := range t.Gaps {
-		line("", "missing: %s to %s, %d segments", max(gap.Start, t.Begin), gap.End, gap.Segments)
+		line("", "missing: %s to %s, %s", max(gap.Start, t.Begin), gap.End, counted(int(gap.Segments), "segment"))
 	}
 	for _, s := range t.Reachable {
 		line("", "can be restored: %s to %s, from backup %s on", s.From, min(s.To, t.End), s.Backup)
 	}
 	if !t.LastTime.IsZero() {
 		line("", "last transaction: %s (not verified)", timeText(t.LastTime))
+	}
+	if t.Unreadable != "" {
+		line("", "segment %s can't be read: its header is corrupt", t.Unreadable)
 	}
 	for _, b := range t.Backups {
 		switch {

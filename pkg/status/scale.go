@@ -40,7 +40,7 @@ func WayOf(p *restore.Plan, target string) (*Way, error) {
 	}
 	w := &Way{Backup: p.Backup.ID, From: from, To: max(from, to), Target: target, Broken: p.Err() != nil}
 	if e := p.LastIn; e != nil {
-		w.LastIn = fmt.Sprintf("transaction %d, %s", e.XID, timeText(e.Time))
+		w.LastIn = fmt.Sprintf("transaction %d, %s", e.XID, restore.FormatTime(e.Time))
 	}
 	for _, step := range p.Path {
 		start, err := wal.ParseLSN(step.Start)

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/walship/walship/pkg/archive"
+	"github.com/walship/walship/pkg/object"
 	"github.com/walship/walship/pkg/repo"
 	"github.com/walship/walship/pkg/storage"
 	"github.com/walship/walship/pkg/wal"
@@ -41,10 +42,12 @@ type Timeline struct {
 	Archived []Run `json:"archived"`
 	Gaps     []Run `json:"gaps"` // between those, and before the first if the timeline has a parent
 	// End is where the archived WAL of the timeline ends, LastTime the latest
-	// end of a transaction in its last segment: both as that segment's
-	// context header says, not verified.
-	End      wal.LSN   `json:"end_lsn"`
-	LastTime time.Time `json:"last_time,omitzero"`
+	// end of a transaction in its last segments, as far as they aren't idle
+	// for long: both as those segments' context headers say, not verified.
+	// Unreadable is one of them whose header is corrupt.
+	End        wal.LSN   `json:"end_lsn"`
+	LastTime   time.Time `json:"last_time,omitzero"`
+	Unreadable string    `json:"unreadable_segment,omitempty"`
 
 	Backups   []Backup  `json:"backups"`   // taken on this timeline, the oldest first
 	Reachable []Stretch `json:"reachable"` // what can be restored
@@ -85,7 +88,7 @@ const readOnce = 16
 
 // Of collects what a repository has of a cluster. It lists all of the
 // cluster's WAL, and reads the records of its backups, the history files, and
-// the context header of one segment of each run and timeline.
+// the context headers of one segment of each run and of up to 16 at each timeline's end.
 func Of(ctx context.Context, r *repo.Repository, systemID uint64) (*Cluster, error) {
 	ranges, err := archive.Ranges(ctx, r, systemID, wal.FileName{})
 	if err != nil {
@@ -236,26 +239,41 @@ func (c *Cluster) gaps(t *Timeline) []Run {
 	return gaps
 }
 
-// readEnd reads the context header of a timeline's last segment.
+// idleSegments is how many segments at a timeline's end are looked into for a
+// transaction: a quiet server that has archive_timeout set archives idle ones.
+const idleSegments = 16
+
+// readEnd reads the context headers of a timeline's last segments.
 func (t *Timeline) readEnd(ctx context.Context, r *repo.Repository, systemID, size uint64) error {
 	if len(t.Archived) == 0 {
 		return nil
 	}
-	name := wal.SegmentName(t.Timeline, wal.SegmentNumber(t.End-1, size), size)
-	header, err := archive.ReadHeader(ctx, r, r.FileKey(systemID, name))
-	if errors.Is(err, storage.ErrNotExist) {
-		return nil // it was removed since it was listed
-	}
-	if err != nil {
-		return err
-	}
-	summary, err := wal.ParseSummary(header.Fields)
-	if err != nil || summary.Ending == 0 {
-		return nil //nolint:nilerr // an older writer's segment has none
-	}
-	t.End = min(t.End, summary.End)
-	if summary.Stops > 0 {
-		t.LastTime = summary.MaxTime.Time()
+	last := wal.SegmentNumber(t.End-1, size)
+	for n := last; n+idleSegments > last && wal.LSN(n*size) >= t.Archived[len(t.Archived)-1].Start && t.LastTime.IsZero(); n-- {
+		name := wal.SegmentName(t.Timeline, n, size)
+		header, err := archive.ReadHeader(ctx, r, r.FileKey(systemID, name))
+		switch {
+		case errors.Is(err, storage.ErrNotExist):
+			return nil // it was removed since it was listed
+		case errors.Is(err, object.ErrCorrupt):
+			t.Unreadable = name.String()
+			return nil
+		case err != nil:
+			return err
+		}
+		summary, err := wal.ParseSummary(header.Fields)
+		if err != nil || summary.Ending == 0 {
+			return nil //nolint:nilerr // an older writer's segment has none
+		}
+		if n == last {
+			t.End = min(t.End, summary.End)
+		}
+		if summary.Stops > 0 {
+			t.LastTime = summary.MaxTime.Time()
+		}
+		if n == 0 {
+			break
+		}
 	}
 	return nil
 }

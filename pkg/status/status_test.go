@@ -50,22 +50,26 @@ func (a archived) put(key string, content []byte) {
 func (a archived) segments(timeline wal.TimelineID, first, last uint64) {
 	a.t.Helper()
 	for n := first; n <= last; n++ {
-		name := wal.SegmentName(timeline, n, testSegment)
-		header := repo.Header(testSystem, name)
-		header.PlainSize = testSegment
-		var sealed bytes.Buffer
-		w, err := a.Sealer.Seal(&sealed, header)
-		if err == nil {
-			_, err = w.Write(make([]byte, testSegment))
-		}
-		if err == nil {
-			err = w.Close()
-		}
-		if err != nil {
-			a.t.Fatal(err)
-		}
-		a.put(a.FileKey(testSystem, name), sealed.Bytes())
+		a.segment(wal.SegmentName(timeline, n, testSegment), nil)
 	}
+}
+
+func (a archived) segment(name wal.FileName, fields []wal.Field) {
+	a.t.Helper()
+	header := repo.Header(testSystem, name)
+	header.PlainSize, header.Fields = testSegment, fields
+	var sealed bytes.Buffer
+	w, err := a.Sealer.Seal(&sealed, header)
+	if err == nil {
+		_, err = w.Write(make([]byte, testSegment))
+	}
+	if err == nil {
+		err = w.Close()
+	}
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	a.put(a.FileKey(testSystem, name), sealed.Bytes())
 }
 
 func (a archived) history(timeline wal.TimelineID, lines ...string) {
@@ -190,5 +194,35 @@ func TestOwners(t *testing.T) {
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("forks at %v: segments of timelines %v, want %v", forks, got, want)
 		}
+	}
+}
+
+// TestEnd: the last transaction of a timeline is looked for behind idle segments,
+// and a segment whose header is corrupt is named.
+func TestEnd(t *testing.T) {
+	a := newArchived(t)
+	end := func(number uint64, stops uint64) {
+		name := wal.SegmentName(1, number, testSegment)
+		s := wal.Summary{End: lsn(float64(number) + 0.5), Ending: wal.EndingSwitch, Stops: stops, MinTime: wal.TimestampOf(at(8)), MaxTime: wal.TimestampOf(at(int(number)))}
+		a.segment(name, s.Fields())
+	}
+	end(4, 3)
+	end(5, 2)
+	for n := uint64(6); n < 10; n++ {
+		end(n, 0)
+	}
+	read := func() Timeline {
+		got, err := Of(t.Context(), a.Repository, testSystem)
+		if err != nil || len(got.Timelines) != 1 {
+			t.Fatalf("%+v, %v", got, err)
+		}
+		return got.Timelines[0]
+	}
+	if got := read(); !got.LastTime.Equal(at(5)) || got.End != lsn(9.5) || got.Unreadable != "" {
+		t.Errorf("the timeline ends at %s with %s", got.End, got.LastTime)
+	}
+	a.put(a.FileKey(testSystem, wal.SegmentName(1, 10, testSegment)), []byte("no object"))
+	if got := read(); !got.LastTime.IsZero() || got.End != lsn(11) || got.Unreadable != "00000001000000000000000A" {
+		t.Errorf("with a segment that can't be read, the timeline is %+v", got)
 	}
 }
