@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/walship/walship/pkg/config"
+	"github.com/walship/walship/pkg/object"
 	"github.com/walship/walship/pkg/pgdata"
 	"github.com/walship/walship/pkg/postgres"
 	"github.com/walship/walship/pkg/restore"
@@ -97,6 +98,9 @@ func restoreError(err error) error {
 	if _, is := errors.AsType[*restore.RefusedError](err); is {
 		return fmt.Errorf("%w: %w", errUnsafe, err)
 	}
+	if errors.Is(err, object.ErrCorrupt) {
+		return withHint(err, "look for a copy of that object (in another bucket, among the storage's versions, a segment in a server's pg_wal too), or restore without it: a target before it, or another --backup")
+	}
 	return err
 }
 
@@ -143,7 +147,14 @@ func (e *environment) runRestore(c *cli.Context) error {
 	if c.String("target-directory") == "" {
 		return &usageError{"--target-directory is missing: it says where to restore to"}
 	}
+	if c.Bool("start") && os.Geteuid() == 0 {
+		return &usageError{"--start: PostgreSQL doesn't run as root: run walship as the user that is to run the server, for example with sudo -u postgres"}
+	}
 	request, private, err := e.restoreRequest(c)
+	if err != nil {
+		return err
+	}
+	meter, err := e.meter(c, "restore")
 	if err != nil {
 		return err
 	}
@@ -162,13 +173,6 @@ func (e *environment) runRestore(c *cli.Context) error {
 	e.useRates(repository, plan)
 	if !c.Bool("json") {
 		writePlan(e.out, plan)
-	}
-	if c.Bool("start") && os.Geteuid() == 0 {
-		return &usageError{"--start: PostgreSQL doesn't run as root: run walship as the user that is to run the server, for example with sudo -u postgres"}
-	}
-	meter, err := e.meter(c, "restore")
-	if err != nil {
-		return err
 	}
 	result, err := restore.Run(c.Context, repository, plan, restore.Options{
 		Concurrency: settings.Restore.Concurrency, Settings: private, Reuse: c.Bool("reuse"), Log: e.logger(),
@@ -228,7 +232,7 @@ func writeStarted(w io.Writer, s *restore.Started) {
 	if s.Replayed != "" {
 		fmt.Fprintf(w, "replayed to LSN %s", s.Replayed)
 		if !s.LastEnding.IsZero() {
-			fmt.Fprintf(w, ", the last transaction ended %s", timeText(s.LastEnding))
+			fmt.Fprintf(w, ", the last transaction ended %s", restore.FormatTime(s.LastEnding))
 		}
 		if s.Promised == s.Replayed {
 			fmt.Fprint(w, ": as planned")
@@ -260,6 +264,9 @@ func (e *environment) restoreRequest(c *cli.Context) (request restore.Request, p
 	if request.Target, err = restoreTarget(c); err != nil {
 		return request, nil, err
 	}
+	if err := checkAction(c, request.Target); err != nil {
+		return request, nil, err
+	}
 	for flag, field := range map[string]*string{"target-directory": &request.Directory, "waldir": &request.WALDirectory} {
 		if *field = c.String(flag); *field == "" {
 			continue
@@ -286,6 +293,21 @@ func (e *environment) restoreRequest(c *cli.Context) (request restore.Request, p
 	request.OwnSettings = private != nil
 	request.RestoreCommand = restore.RestoreCommand(binary, file)
 	return request, private, nil
+}
+
+// checkAction refuses an action that would do nothing: PostgreSQL takes it at a
+// target only, and promotes at the end of the WAL.
+func checkAction(c *cli.Context, target restore.Target) error {
+	action := restore.Action(c.String("target-action"))
+	switch {
+	case !c.IsSet("target-action") || target.Kind != restore.TargetLatest || c.IsSet("before-drop") || c.IsSet("before-truncate"):
+		return nil
+	case c.Bool("standby"):
+		return &usageError{"--target-action is for a target, and a standby has none: it follows its primary"}
+	case action == restore.ActionPause || action == restore.ActionShutdown:
+		return &usageError{fmt.Sprintf("--target-action %s is for a target: at the end of the archived WAL PostgreSQL promotes itself; restore plan says which transaction is the last one in, and --to-xid with that one stops there", action)}
+	}
+	return nil
 }
 
 // fetchSettings are the settings that wal fetch depends on.

@@ -42,9 +42,9 @@ func writePlan(w io.Writer, p *restore.Plan) {
 			line(key, "%d from %s to %s (%s)", uint32(s.Timeline), s.Start, s.End, s.Reason)
 		}
 	}
-	line("WAL", "%d segments, %s to %s: usable until %s", p.WAL.Needed, p.WAL.First, p.WAL.Last, p.WAL.Until)
+	line("WAL", "%s, %s to %s: usable until %s", counted(p.WAL.Needed, "segment"), p.WAL.First, p.WAL.Last, p.WAL.Until)
 	if p.WAL.Verified > 0 {
-		line("", "%d segments verified", p.WAL.Verified)
+		line("", "%s verified", counted(p.WAL.Verified, "segment"))
 	}
 	for _, name := range p.WAL.Missing {
 		line("", "missing: %s", name)

@@ -26,7 +26,7 @@ func (p *Plan) chooseBackup(ctx context.Context, c Catalogue, r Request, before 
 		return fmt.Errorf("plan restore: %w", err)
 	}
 	if len(refs) == 0 {
-		return refusef("the repository has no backup of cluster %d: a restore needs one; walship backup push takes it", p.SystemID)
+		return p.refuseCluster(ctx, c)
 	}
 	named := refs
 	if r.Backup != "" {
@@ -41,7 +41,7 @@ func (p *Plan) chooseBackup(ctx context.Context, c Catalogue, r Request, before 
 	}
 	p.history, err = c.History(ctx, p.SystemID, p.Timeline)
 	if errors.Is(err, storage.ErrNotExist) {
-		return refusef("timeline %d has no history file in the repository: PostgreSQL can't follow it without", p.Timeline)
+		return p.refuseTimeline(ctx, c)
 	}
 	if err != nil {
 		return fmt.Errorf("plan restore: %w", err)
@@ -273,6 +273,33 @@ func (p *Plan) chooseTimeline(ctx context.Context, c Catalogue, refs []repo.Back
 			newest+1, timelines[n-1], newest))
 	}
 	return newest, nil
+}
+
+// refuseTimeline says which timelines can be followed instead of the plan's.
+func (p *Plan) refuseTimeline(ctx context.Context, c Catalogue) error {
+	known, err := c.Histories(ctx, p.SystemID)
+	if err != nil {
+		return fmt.Errorf("plan restore: %w", err)
+	}
+	can := []string{"--timeline 1"}
+	for _, timeline := range known[max(0, len(known)-10):] {
+		if timeline != 1 {
+			can = append(can, strconv.FormatUint(uint64(timeline), 10))
+		}
+	}
+	return refusef("timeline %d has no history file in the repository: PostgreSQL can't follow it without; it can follow %s", p.Timeline, strings.Join(can, ", "))
+}
+
+// refuseCluster says that there is no backup of the cluster.
+func (p *Plan) refuseCluster(ctx context.Context, c Catalogue) error {
+	ids, err := c.Clusters(ctx)
+	if err != nil {
+		return fmt.Errorf("plan restore: %w", err)
+	}
+	if !slices.Contains(ids, p.SystemID) && len(ids) > 0 {
+		return refusef("the repository has nothing of cluster %d: it has %v", p.SystemID, ids)
+	}
+	return refusef("the repository has no backup of cluster %d: a restore needs one; walship backup push takes it", p.SystemID)
 }
 
 func idsOf(refs []repo.BackupRef) string {

@@ -293,20 +293,31 @@ func (p *Plan) noStop(w *way, r *replay) string {
 		return fmt.Sprintf("transaction %d is a subtransaction of %d, which committed at %s: recovery doesn't stop at it; take --to-xid %d",
 			id, r.topLevel.XID, FormatTime(r.topLevel.Time), r.topLevel.XID)
 	case p.target.Kind == TargetXID && prepared:
-		return fmt.Sprintf("transaction %d was prepared at %s, as %q, and had neither been committed nor rolled back when the archived WAL ends at %s: recovery doesn't stop at it",
-			id, FormatTime(pending.Time), pending.GID, r.end)
+		return fmt.Sprintf("transaction %d was prepared at %s, as %q, and had neither been committed nor rolled back at %s, %s: recovery doesn't stop at it; --to-lsn %s leads to right behind its PREPARE",
+			id, FormatTime(pending.Time), pending.GID, r.end, w.whereEnds(), pending.LSN)
 	case p.target.Kind == TargetXID:
-		return fmt.Sprintf("no transaction %d ended between the backup's start and %s, where the archived WAL ends: %s", id, r.end, lastCommit(r.lastIn))
+		return fmt.Sprintf("no transaction %d ended between the backup's start and %s, %s: %s", id, r.end, w.whereEnds(), lastCommit(r.lastIn))
 	case p.target.Kind == TargetName:
-		return fmt.Sprintf("there is no restore point %q between the backup's start and %s, where the archived WAL ends: %s", p.target.Name, r.end, w.points())
+		return fmt.Sprintf("there is no restore point %q between the backup's start and %s, %s: %s", p.target.Name, r.end, w.whereEnds(), w.points())
 	case p.target.Kind == TargetLSN:
 		return fmt.Sprintf("the archived WAL ends at %s, and no record starts at or behind the target: %s", r.end, lastCommit(r.lastIn))
 	}
-	text := fmt.Sprintf("the archived WAL ends at %s, and no transaction that ended behind the target time is in it: %s", r.end, lastCommit(r.lastIn))
+	text := fmt.Sprintf("no transaction that ended behind the target time is in the WAL up to %s, %s: %s", r.end, w.whereEnds(), lastCommit(r.lastIn))
 	if !p.Range.ToTime.IsZero() && p.Range.ToTime.After(p.Range.FromTime) {
 		text += fmt.Sprintf("; times from %s to before %s can be reached", FormatTime(p.Range.FromTime), FormatTime(p.Range.ToTime))
 	}
-	return text + "; --to-latest restores all of it"
+	return text + "; --to-latest restores all of that"
+}
+
+// whereEnds says what the end of the usable WAL is.
+func (w *way) whereEnds() string {
+	switch {
+	case w.broken != "":
+		return fmt.Sprintf("where segment %s doesn't continue the WAL before it", w.name(w.end))
+	case w.there.last > w.end:
+		return fmt.Sprintf("where segment %s is missing (later ones up to %s are archived; if a server's pg_wal still has it, walship wal push archives it)", w.name(w.end), w.name(w.there.last))
+	}
+	return "where the archived WAL ends"
 }
 
 // pending returns a transaction that is prepared where recovery ends.

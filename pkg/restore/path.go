@@ -118,6 +118,7 @@ func (p *Plan) findWAL(ctx context.Context, c Catalogue) error {
 	case open:
 		p.judgeEnd(w)
 	}
+	p.judgeCorrupt(w, last)
 	if err := p.judgeDemands(ctx, w, last); err != nil {
 		return err
 	}
@@ -189,6 +190,18 @@ func (p *Plan) judgeEnd(w *way) {
 	if fork := steps[len(steps)-1].start; until <= fork {
 		p.Warnings = append(p.Warnings, fmt.Sprintf(
 			"no WAL of timeline %d itself is in the repository: recovery ends at %s, not behind the fork at %s", p.Timeline, until, fork))
+	}
+}
+
+// judgeCorrupt names the first segment through last that a server won't get,
+// because its object is corrupt.
+func (p *Plan) judgeCorrupt(w *way, last uint64) {
+	for n := w.first; n <= last && n < w.end; n++ {
+		if err := w.corrupt[n]; err != nil {
+			p.Problems = append(p.Problems, fmt.Sprintf("WAL segment %s can't be fetched, and recovery ends with an error there, at %s: %v; look for a copy of that object, or choose a target before it",
+				w.name(n), wal.LSN(n*w.size), err))
+			return
+		}
 	}
 }
 

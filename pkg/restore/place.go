@@ -64,7 +64,7 @@ func checkPlace(pl place, t terms) (used bool, err error) {
 		return true, nil
 	}
 	if !t.interrupted {
-		return false, refusef("%s %s isn't empty (it has %s): a restore never writes into an existing directory, unless --reuse lets it overwrite a cluster's own", pl.what, pl.path, names[0])
+		return false, refusef("%s %s isn't empty (it has %s): move that away, or restore elsewhere; --reuse overwrites a stopped copy of the same cluster, and nothing else", pl.what, pl.path, names[0])
 	}
 	if t.data {
 		if _, err := root.Lstat(pgdata.ControlFileName); !errors.Is(err, fs.ErrNotExist) {

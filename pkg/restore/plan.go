@@ -251,12 +251,12 @@ func MakePlan(ctx context.Context, c Catalogue, r Request) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkPast(ctx, c, r.Target); err != nil {
-		return nil, err
-	}
 	p, err := planFrom(ctx, c, r, systemID)
 	if err == nil {
 		p, err = p.settleBranch(ctx, c, r)
+	}
+	if err == nil {
+		err = p.judgeClock(ctx, c)
 	}
 	if err != nil {
 		return nil, err
@@ -322,17 +322,27 @@ func (r Request) validate() error {
 // tells the time in whole seconds, may be apart.
 const clockSlack = time.Minute
 
-// checkPast refuses a target time that the storage's clock hasn't reached.
-func checkPast(ctx context.Context, c Catalogue, t Target) error {
-	if t.Kind != TargetTime {
+// judgeClock says of a target time that the storage's clock hasn't reached it. It
+// is the servers' clock that counts.
+func (p *Plan) judgeClock(ctx context.Context, c Catalogue) error {
+	if p.target.Kind != TargetTime {
 		return nil
 	}
 	now, err := c.Now(ctx)
 	if err != nil {
 		return fmt.Errorf("plan restore: %w", err)
 	}
-	if t.Time.After(now.Add(clockSlack)) {
-		return refusef("the target %s is in the future: by the clock of the storage it is %s", t, FormatTime(now))
+	if !p.target.Time.After(now.Add(clockSlack)) {
+		return nil
+	}
+	text := fmt.Sprintf("the target time is in the future: by the clock of the storage it is %s", FormatTime(now))
+	switch {
+	case len(p.Problems) > 0:
+		p.Problems[0] = text + "; " + p.Problems[0]
+	case p.Certified: // a transaction was seen that ended behind it
+		p.Warnings = append(p.Warnings, text+", and the server's is ahead of it")
+	default:
+		p.Problems = append(p.Problems, text)
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/walship/walship/pkg/crypto"
+	"github.com/walship/walship/pkg/object"
 	"github.com/walship/walship/pkg/repo"
 	"github.com/walship/walship/pkg/storage"
 	"github.com/walship/walship/pkg/wal"
@@ -157,6 +158,41 @@ func plan(t *testing.T, c *fakeCatalogue, r Request) (*Plan, error) {
 	return MakePlan(context.Background(), c, r)
 }
 
+// TestPlanFuture: a target time that the storage's clock hasn't reached is a
+// problem, also where the WAL can't be read.
+func TestPlanFuture(t *testing.T) {
+	p, err := plan(t, threeDeep(), Request{Target: Target{Kind: TargetTime, Time: clock(12)}})
+	if err != nil || p.Reachable || len(p.Problems) != 1 || !strings.HasPrefix(p.Problems[0], "the target time is in the future: by the clock of the storage it is 2026-11-20") {
+		t.Errorf("plan: %+v, %v", p, err)
+	}
+}
+
+// corrupted is a repository in which the header of one segment is corrupt.
+type corrupted struct {
+	*fakeCatalogue
+	name string
+}
+
+func (c corrupted) Summary(ctx context.Context, systemID uint64, name wal.FileName) (wal.Summary, error) {
+	if name.String() == c.name {
+		return wal.Summary{}, fmt.Errorf("read header of %s: %w: its own digest doesn't match", name, object.ErrCorrupt)
+	}
+	return c.fakeCatalogue.Summary(ctx, systemID, name)
+}
+
+// TestPlanCorrupt: a segment whose object is seen to be corrupt is a problem, if
+// the server is going to ask for it.
+func TestPlanCorrupt(t *testing.T) {
+	c := corrupted{threeDeep(), "000000010000000000000007"}
+	p, err := MakePlan(t.Context(), c, Request{Target: Target{Kind: TargetLatest}, Backup: "20261120T050000Z"})
+	if err != nil || len(p.Problems) != 1 || !strings.Contains(p.Problems[0], "segment 000000010000000000000007 can't be fetched, and recovery ends with an error there, at 0/7000000") {
+		t.Errorf("through it: %q, %v", p.Problems, err)
+	}
+	if p, err = MakePlan(t.Context(), c, Request{Target: Target{Kind: TargetLSN, LSN: at(6, 0x100)}}); err != nil || len(p.Problems) > 0 {
+		t.Errorf("before it: %q, %v", p.Problems, err)
+	}
+}
+
 func TestPlanChoosesBackup(t *testing.T) {
 	latest := Target{Kind: TargetLatest}
 	for _, c := range []struct {
@@ -178,7 +214,6 @@ func TestPlanChoosesBackup(t *testing.T) {
 		{"time before the end, exclusive", Request{Target: Target{Kind: TargetTime, Time: clock(9), Exclusive: true}}, "20261120T050000Z", 4, "00000004000000000000000D", ""},
 		{"time before all backups", Request{Target: Target{Kind: TargetTime, Time: clock(0)}}, "", 0, "", "2026-11-20 01:00:00+00"},
 		{"time before a named backup", Request{Target: Target{Kind: TargetTime, Time: clock(3)}, Backup: "20261120T050000Z"}, "", 0, "", "2026-11-20 05:00:00+00"},
-		{"time in the future", Request{Target: Target{Kind: TargetTime, Time: clock(12)}}, "", 0, "", "future"},
 		{"LSN", Request{Target: Target{Kind: TargetLSN, LSN: at(7, 0)}}, "20261120T050000Z", 4, "000000010000000000000007", ""},
 		{"LSN of the end", Request{Target: Target{Kind: TargetLSN, LSN: at(9, 0x138), Exclusive: true}}, "20261120T090000Z", 4, "000000030000000000000009", ""},
 		{"LSN before the end", Request{Target: Target{Kind: TargetLSN, LSN: at(9, 0x137)}}, "20261120T050000Z", 4, "000000030000000000000009", ""},
@@ -192,7 +227,7 @@ func TestPlanChoosesBackup(t *testing.T) {
 		{"backup off the path", Request{Target: latest, Backup: "20261120T060000Z", Timeline: "4"}, "", 0, "", "isn't on the way to timeline 4"},
 		{"backup behind the fork", Request{Target: latest, Backup: "20261120T090000Z", Timeline: "2"}, "", 0, "", "isn't on the way to timeline 2"},
 		{"unknown backup", Request{Target: latest, Backup: "20261120T080000Z"}, "", 0, "", "no backup 20261120T080000Z"},
-		{"unknown timeline", Request{Target: latest, Timeline: "9"}, "", 0, "", "no history file"},
+		{"unknown timeline", Request{Target: latest, Timeline: "9"}, "", 0, "", "no history file in the repository: PostgreSQL can't follow it without; it can follow --timeline 1, 2, 3, 4"},
 		{"no timeline", Request{Target: latest, Timeline: "0"}, "", 0, "", "not a timeline"},
 		{"bad action", Request{Target: latest, Action: "stop"}, "", 0, "", "target action"},
 	} {

@@ -347,7 +347,7 @@ func TestStandIn(t *testing.T) {
 		{Target{Kind: TargetLSN, LSN: shared}, 702, ""},
 		{Target{Kind: TargetXID, XID: 703}, 703, ""},
 		{Target{Kind: TargetXID, XID: 703, Exclusive: true}, 702, ""},
-		{Target{Kind: TargetTime, Time: minute(3)}, 703, "the archived WAL ends at " + fork.String()},
+		{Target{Kind: TargetTime, Time: minute(3)}, 703, "in the WAL up to " + fork.String() + ", where the archived WAL ends"},
 		{Target{Kind: TargetLSN, LSN: behind}, 703, "the archived WAL ends at " + fork.String()},
 		{Target{Kind: TargetLSN, LSN: 4*smallSegment + 100}, 703, "WAL segment " + own.String() + " isn't in the repository; the way to 0/400064 leads through it"},
 		{Target{Kind: TargetXID, XID: 704}, 703, "no transaction 704 ended"},

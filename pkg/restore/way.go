@@ -2,11 +2,13 @@ package restore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/walship/walship/pkg/object"
 	"github.com/walship/walship/pkg/repo"
 	"github.com/walship/walship/pkg/wal"
 )
@@ -23,6 +25,7 @@ type way struct {
 	mu         sync.Mutex
 	summaries  map[uint64]wal.Summary // by segment; the zero Summary: not known
 	broken     string                 // why the WAL doesn't go on at end, though there is a segment
+	corrupt    map[uint64]error       // of segments whose headers are corrupt
 	kept       [2]keptContent
 	opened     int     // segments that were read
 	stop       wal.LSN // of the backup; 0 for a way that has none
@@ -69,9 +72,13 @@ func (w *way) load(ctx context.Context, first, end uint64) error {
 	}
 	wanted := w.unloaded(first, end)
 	found := make([]wal.Summary, len(wanted))
+	failed := make([]error, len(wanted))
 	err := each(ctx, headersAtOnce, wanted, func(ctx context.Context, i int, n uint64) error {
-		// What can't be read stays the zero Summary: not known.
-		found[i], _ = w.c.Summary(ctx, w.systemID, w.name(n))
+		// What can't be read stays the zero Summary: not known. Wrong bytes are
+		// read once more, as in a fetch.
+		if found[i], failed[i] = w.c.Summary(ctx, w.systemID, w.name(n)); errors.Is(failed[i], object.ErrCorrupt) {
+			found[i], failed[i] = w.c.Summary(ctx, w.systemID, w.name(n))
+		}
 		return ctx.Err()
 	})
 	if err != nil {
@@ -79,6 +86,12 @@ func (w *way) load(ctx context.Context, first, end uint64) error {
 	}
 	for i, n := range wanted {
 		w.summaries[n] = found[i]
+		if errors.Is(failed[i], object.ErrCorrupt) {
+			if w.corrupt == nil {
+				w.corrupt = map[uint64]error{}
+			}
+			w.corrupt[n] = failed[i]
+		}
 	}
 	w.cutBroken(first, end)
 	return nil
