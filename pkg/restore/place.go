@@ -64,7 +64,7 @@ func checkPlace(pl place, t terms) (used bool, err error) {
 		return true, nil
 	}
 	if !t.interrupted {
-		return false, refusef("%s %s isn't empty (it has %s): move that away, or restore elsewhere; --reuse overwrites a stopped copy of the same cluster, and nothing else", pl.what, pl.path, names[0])
+		return false, refusef("%s %s isn't empty (it has %s): %s", pl.what, pl.path, names[0], pl.instead)
 	}
 	if t.data {
 		if _, err := root.Lstat(pgdata.ControlFileName); !errors.Is(err, fs.ErrNotExist) {
@@ -73,7 +73,7 @@ func checkPlace(pl place, t terms) (used bool, err error) {
 		return true, nil
 	}
 	if _, err := root.Lstat(unfinishedName); err != nil {
-		return false, refusef("%s %s isn't empty (it has %s), and not by the restore into that data directory that was interrupted: move it away, or restore elsewhere", pl.what, pl.path, names[0])
+		return false, refusef("%s %s isn't empty (it has %s), and not by the restore into that data directory that was interrupted: %s", pl.what, pl.path, names[0], pl.instead)
 	}
 	return true, nil
 }

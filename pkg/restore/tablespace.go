@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/walship/walship/pkg/pgdata"
 	"github.com/walship/walship/pkg/wal"
 )
 
@@ -95,20 +96,23 @@ func (p *Plan) checkCreated() error {
 }
 
 // place is a directory that the restore makes, outside of any other.
-type place struct{ what, path string }
+type place struct {
+	what, path string
+	instead    string // what to do where it can't be used
+}
 
 // places lists the directories that the restore fills, the data directory first.
 func (p *Plan) places() []place {
 	var all []place
 	if p.Directory != "" {
-		all = append(all, place{"the data directory", p.Directory})
+		all = append(all, place{"the data directory", p.Directory, "restore elsewhere; --reuse overwrites a stopped copy of the same cluster, and nothing else"})
 	}
 	if p.WALDirectory != "" {
-		all = append(all, place{"the WAL directory", p.WALDirectory})
+		all = append(all, place{"the WAL directory", p.WALDirectory, "give another --waldir"})
 	}
 	for _, t := range p.Tablespaces {
 		if !t.InPlace {
-			all = append(all, place{fmt.Sprintf("tablespace %d", t.OID), t.RestoreTo})
+			all = append(all, place{fmt.Sprintf("tablespace %d", t.OID), t.RestoreTo, fmt.Sprintf("a cluster may be using it: put the tablespace elsewhere with --tablespace-map %s=DIRECTORY", pgdata.ShellWord(t.Location))})
 		}
 	}
 	return all
