@@ -86,20 +86,26 @@ func (s *server) ready(t *testing.T, name string) {
 // returns where its last record starts. prev is where that of the segment
 // before it does.
 func chained(name wal.FileName, prev wal.LSN, text string) ([]byte, wal.LSN) {
+	return filled(name, prev, []byte(text), nil)
+}
+
+// filled makes a segment whose WAL is these records, on one page: a NOOP with
+// data, a switch where that is nil. It returns where the last one starts.
+func filled(name wal.FileName, prev wal.LSN, records ...[]byte) ([]byte, wal.LSN) {
 	start := name.Start(segmentSize)
 	h := wal.PageHeader{
 		Magic: magic15, Info: wal.LongHeader, Timeline: name.Timeline, Address: start,
 		Long: true, SystemID: cluster, SegmentSize: segmentSize, BlockSize: pageSize,
 	}
 	page := h.AppendHeader(nil)
-	record := func(info byte, prev wal.LSN, data []byte) wal.LSN {
+	for _, data := range records {
 		for len(page)%8 != 0 {
 			page = append(page, 0)
 		}
 		at := start + wal.LSN(len(page))
-		var body []byte
+		info, body := byte(0x40), []byte(nil) // XLOG_SWITCH
 		if data != nil {
-			body = append([]byte{255, byte(len(data))}, data...) // main data, short
+			info, body = 0x20, append([]byte{255, byte(len(data))}, data...) // XLOG_NOOP, its main data short
 		}
 		header := binary.LittleEndian.AppendUint32(nil, uint32(24+len(body)))
 		header = binary.LittleEndian.AppendUint32(header, 0)
@@ -108,11 +114,9 @@ func chained(name wal.FileName, prev wal.LSN, text string) ([]byte, wal.LSN) {
 		table := crc32.MakeTable(crc32.Castagnoli)
 		crc := crc32.Update(crc32.Checksum(body, table), table, header)
 		page = append(binary.LittleEndian.AppendUint32(append(page, header...), crc), body...)
-		return at
+		prev = at
 	}
-	first := record(0x20, prev, []byte(text)) // XLOG_NOOP
-	last := record(0x40, first, nil)          // XLOG_SWITCH
-	return append(page, make([]byte, segmentSize-len(page))...), last
+	return append(page, make([]byte, segmentSize-len(page))...), prev
 }
 
 func (s *server) done() *Done { return &Done{State: s.state, URL: "test", SystemID: cluster} }

@@ -37,6 +37,9 @@ func (p *push) compare(ctx context.Context) error {
 	if p.sameContent(header, digest) {
 		return nil
 	}
+	if kept, err := p.comparePartial(ctx, header); kept || err != nil {
+		return err
+	}
 	other := fmt.Sprintf("%s, here %s", header.Digest, digest)
 	if where := p.difference(ctx, header); where != "" {
 		other = where

@@ -18,7 +18,7 @@ func (p *push) difference(ctx context.Context, stored object.Header) string {
 	if p.name.Kind != wal.KindSegment && p.name.Kind != wal.KindPartial {
 		return ""
 	}
-	if opener := p.repository.Opener; !opener.Encrypted || opener.Identities != nil {
+	if p.readable() {
 		if lsn, err := p.parting(ctx); err != nil {
 			p.o.Log.Debug("the segments can't be compared record by record", "error", err)
 		} else if lsn != 0 {

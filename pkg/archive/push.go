@@ -318,7 +318,7 @@ func (p *push) report() {
 	case p.damaged():
 		p.o.Log.Error("the segment's WAL is damaged: it is archived as it is, and recovery will end there; take a new base backup",
 			"segment", p.name.String(), "at", p.summary.End.String(), "problem", p.summary.Problem)
-	case p.name.String() != filepath.Base(p.path):
+	case p.name.Segment().String() == filepath.Base(p.path) && p.name.Kind == wal.KindPartial:
 		p.o.Log.Warn("the segment is incomplete, as the last one of a timeline is that a standby receives: it is archived as partial",
 			"segment", p.name.Segment().String(), "end", p.summary.End.String(), "problem", p.summary.Problem)
 	}
@@ -333,7 +333,11 @@ func (p *push) put(ctx context.Context) (Pushed, error) {
 	info, err := p.store(ctx)
 	if errors.Is(err, storage.ErrExist) {
 		done.Already = true
-		return done, p.compare(ctx)
+		err = p.compare(ctx)
+		if errors.Is(err, errBeside) {
+			return p.putBeside(ctx)
+		}
+		return done, err
 	}
 	done.StoredSize = info.Size
 	return done, err

@@ -3,6 +3,7 @@ package restore
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/walship/walship/pkg/wal"
 )
@@ -52,7 +53,7 @@ func pathFrom(h wal.History, from wal.LSN) []Step {
 // archived is what a listing along the path found, from one segment on.
 type archived struct {
 	segments map[uint64]int64           // stored size by segment number, of the timeline that owns it
-	partial  map[uint64]wal.FileName    // partial segments, likewise
+	partial  map[uint64][]string        // names of partial segments, likewise
 	standIns map[uint64]archivedStandIn // an ancestor's copies of a fork's segment, the youngest ancestor's
 	last     uint64                     // the greatest number in segments
 }
@@ -148,9 +149,7 @@ func (p *Plan) describeWAL(w *way, last uint64) {
 // missing lists a segment as missing, with the partial one of its place.
 func (p *Plan) missing(w *way, n uint64) {
 	p.WAL.Missing = append(p.WAL.Missing, wal.SegmentName(w.history.SegmentTimeline(n, w.size), n, w.size).String())
-	if partial, ok := w.there.partial[n]; ok {
-		p.WAL.Partial = append(p.WAL.Partial, partial.String())
-	}
+	p.WAL.Partial = append(p.WAL.Partial, w.there.partial[n]...)
 }
 
 func (p *Plan) missingProblem(stop wal.LSN) {
@@ -164,7 +163,7 @@ func (p *Plan) missingProblem(stop wal.LSN) {
 		why = fmt.Sprintf("the way to %s leads through it", p.target.LSN)
 	}
 	if len(p.WAL.Partial) > 0 {
-		why += fmt.Sprintf("; %s is there, which is never used unasked: fetch it with walship wal fetch into pg_wal, without the suffix, if its end is what you want", p.WAL.Partial[0])
+		why += fmt.Sprintf("; %s is there, which is never used unasked: fetch it with walship wal fetch into pg_wal, under the segment's name, if its end is what you want", strings.Join(p.WAL.Partial, ", "))
 	}
 	p.Problems = append(p.Problems, what+"; "+why)
 }
@@ -181,10 +180,10 @@ func (p *Plan) judgeEnd(w *way) {
 		p.Warnings = append(p.Warnings, fmt.Sprintf(
 			"WAL segment %s isn't in the repository, though later ones up to %s are: recovery can't go beyond %s",
 			w.name(w.end), w.name(w.there.last), until))
-	} else if partial, ok := w.there.partial[w.end]; ok {
-		p.WAL.Partial = append(p.WAL.Partial, partial.String())
+	} else if partial := w.there.partial[w.end]; len(partial) > 0 {
+		p.WAL.Partial = append(p.WAL.Partial, partial...)
 		p.Notes = append(p.Notes, fmt.Sprintf(
-			"the archive ends with the partial segment %s, which is never used unasked: recovery ends at %s", partial, until))
+			"the archive ends with the partial segment %s, which is never used unasked: recovery ends at %s", strings.Join(partial, ", "), until))
 	}
 	steps := spans(p.history)
 	if fork := steps[len(steps)-1].start; until <= fork {
@@ -208,7 +207,7 @@ func (p *Plan) judgeCorrupt(w *way, last uint64) {
 // listPath lists the archived segments along a path, from number first
 // through number through. It costs one listing for each timeline of the path.
 func listPath(ctx context.Context, c Catalogue, systemID uint64, h wal.History, first, through, size uint64) (archived, error) {
-	there := archived{segments: map[uint64]int64{}, partial: map[uint64]wal.FileName{}, standIns: map[uint64]archivedStandIn{}}
+	there := archived{segments: map[uint64]int64{}, partial: map[uint64][]string{}, standIns: map[uint64]archivedStandIn{}}
 	for _, s := range spans(h) {
 		tli, from, to := s.timeline, max(first, wal.SegmentNumber(s.start, size)), through
 		if s.end != 0 {
@@ -229,7 +228,7 @@ func listPath(ctx context.Context, c Catalogue, systemID uint64, h wal.History, 
 			switch {
 			case !file.Name.ValidFor(size):
 			case file.Name.Kind == wal.KindPartial:
-				there.partial[n] = file.Name
+				there.partial[n] = append(there.partial[n], file.Name.String())
 			case file.Name.Kind == wal.KindSegment && h.SegmentTimeline(n, size) == tli:
 				there.segments[n] = file.Size
 				there.last = max(there.last, n)

@@ -64,11 +64,13 @@ func (c *checker) check(r io.Reader) (Summary, error) {
 		return Summary{}, c.cut(src)
 	}
 	var invalid *InvalidError
-	switch {
+	switch end := first.Address + LSN(c.name.Offset); {
 	case errors.As(err, &invalid):
 		return Summary{}, mismatch("%s", invalid)
 	case err != nil:
 		return Summary{}, err
+	case c.name.Offset != 0 && s.End != end:
+		return Summary{}, mismatch("the segment's WAL ends at %s, its name says %s", s.End, end)
 	}
 	switch n, err := io.ReadFull(r, start[:1]); {
 	case n > 0:

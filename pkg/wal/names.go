@@ -13,7 +13,9 @@ const (
 	// KindSegment is a WAL segment: 00000001000000000000003A.
 	KindSegment Kind = iota + 1
 	// KindPartial is the unfinished last segment of a timeline, with the
-	// suffix .partial.
+	// suffix .partial: 00000001000000000000003A.partial. A second copy that has
+	// more of it, or less, is named by where its WAL ends, too, which PostgreSQL
+	// itself never does: 00000001000000000000003A.00ABC128.partial.
 	KindPartial
 	// KindBackupHistory describes a base backup, and is named by the position
 	// where that started: 00000001000000000000003A.00000028.backup.
@@ -47,7 +49,9 @@ type FileName struct {
 	Kind     Kind
 	Timeline TimelineID
 	Log, Seg uint32 // not of a KindTimelineHistory
-	Offset   uint32 // in the segment, in bytes; of a KindBackupHistory only
+	// Offset in the segment, in bytes, of a KindBackupHistory and of a second
+	// copy of a KindPartial, whose WAL ends there; else 0.
+	Offset uint32
 }
 
 const (
@@ -59,8 +63,9 @@ const (
 )
 
 // ParseFileName reads the name of a file as PostgreSQL hands it to
-// archive_command and restore_command. It accepts exactly the spellings that
-// PostgreSQL writes, so a name that it returns has no other.
+// archive_command and restore_command, or of a second copy of a partial
+// segment. It accepts exactly the spellings that String writes, so a name that it
+// returns has no other.
 //
 // How many segments have the same Log depends on the segment size, which the
 // name doesn't say: see ValidFor.
@@ -71,7 +76,7 @@ func ParseFileName(s string) (FileName, error) {
 		return FileName{}, fmt.Errorf("parse WAL file name %s: PostgreSQL has no file of such a name", quote(s))
 	case name.Timeline == 0:
 		return FileName{}, fmt.Errorf("parse WAL file name %s: there is no timeline 0", quote(s))
-	case name.Seg >= bytesPerLog/MinSegmentSize || name.Offset >= MaxSegmentSize:
+	case name.Seg >= bytesPerLog/MinSegmentSize || name.Offset > name.maxOffset(MaxSegmentSize):
 		return FileName{}, fmt.Errorf("parse WAL file name %s: no segment size allows these numbers", quote(s))
 	}
 	return name, nil
@@ -99,11 +104,15 @@ func parseFileName(s string) (FileName, bool) {
 		name.Kind = KindPartial
 		return name, true
 	default:
-		digits, ok1 := strings.CutPrefix(rest, ".")
-		digits, ok2 := strings.CutSuffix(digits, backupSuffix)
-		offset, ok3 := parseHex8(digits)
-		name.Kind, name.Offset = KindBackupHistory, offset
-		return name, ok1 && ok2 && ok3
+		rest, ok1 := strings.CutPrefix(rest, ".")
+		digits, ok2 := strings.CutSuffix(rest, backupSuffix)
+		name.Kind = KindBackupHistory
+		if !ok2 {
+			digits, ok2 = strings.CutSuffix(rest, partialSuffix)
+			name.Kind = KindPartial
+		}
+		name.Offset, ok3 = parseHex8(digits)
+		return name, ok1 && ok2 && ok3 && (name.Kind == KindBackupHistory || name.Offset > 0)
 	}
 }
 
@@ -125,12 +134,24 @@ func parseHex8(s string) (n uint32, ok bool) {
 	return n, true
 }
 
+// maxOffset is the greatest Offset in a segment of a size: WAL may end where
+// the segment does.
+func (n FileName) maxOffset(segmentSize uint64) uint32 {
+	if n.Kind == KindPartial {
+		return uint32(segmentSize)
+	}
+	return uint32(segmentSize - 1)
+}
+
 // String spells the name as PostgreSQL does.
 func (n FileName) String() string {
 	switch n.Kind {
 	case KindTimelineHistory:
 		return n.Timeline.String() + historySuffix
 	case KindPartial:
+		if n.Offset > 0 {
+			return fmt.Sprintf("%s.%08X%s", n.segment(), n.Offset, partialSuffix)
+		}
 		return n.segment() + partialSuffix
 	case KindBackupHistory:
 		return fmt.Sprintf("%s.%08X%s", n.segment(), n.Offset, backupSuffix)
@@ -162,7 +183,7 @@ func HistoryName(tli TimelineID) FileName {
 // file of this name.
 func (n FileName) ValidFor(segmentSize uint64) bool {
 	return n.Kind == KindTimelineHistory ||
-		uint64(n.Seg) < bytesPerLog/segmentSize && uint64(n.Offset) < segmentSize
+		uint64(n.Seg) < bytesPerLog/segmentSize && n.Offset <= n.maxOffset(segmentSize)
 }
 
 // SegmentNumber counts the named segment from the WAL's beginning. The name

@@ -12,7 +12,10 @@ func TestParseFileName(t *testing.T) {
 		"FFFFFFFFFFFFFFFF00000FFF":                 {KindSegment, 0xFFFFFFFF, 0xFFFFFFFF, 0xFFF, 0},
 		"00000001000000000000003A.partial":         {KindPartial, 1, 0, 0x3A, 0},
 		"00000001000000000000003A.00000028.backup": {KindBackupHistory, 1, 0, 0x3A, 0x28},
-		"00000002.history":                         {Kind: KindTimelineHistory, Timeline: 2},
+
+		"00000001000000000000003A.00000028.partial": {KindPartial, 1, 0, 0x3A, 0x28},
+		"00000001000000000000003A.40000000.partial": {KindPartial, 1, 0, 0x3A, 1 << 30},
+		"00000002.history":                          {Kind: KindTimelineHistory, Timeline: 2},
 	} {
 		name, err := ParseFileName(text)
 		if err != nil || name != want || name.String() != text {
@@ -27,7 +30,8 @@ func TestParseFileName(t *testing.T) {
 		"00000001000000000000003A.PARTIAL", "00000001000000000000003A.partial.gz",
 		"00000001000000000000003A.backup", "00000001000000000000003A.28.backup",
 		"00000001000000000000003A00000028.backup", "00000001000000000000003A.40000000.backup",
-		"00000001000000000000003A.0000002a.backup", "00000001000000000000003A.00000028.partial",
+		"00000001000000000000003A.0000002a.backup", "00000001000000000000003A.00000000.partial",
+		"00000001000000000000003A.40000001.partial", "00000001000000000000003A.28.partial", "00000001000000000000003A.00000028.history",
 		"RECOVERYXLOG", "../00000002.history", "00000001000000000000003A\x00",
 		strings.Repeat("0", 1<<20),
 	} {

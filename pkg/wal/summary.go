@@ -131,6 +131,37 @@ func (s Summary) SameWAL(other Summary) bool {
 		s.Ending == other.Ending && s.Chain == other.Chain && s.Head == other.Head && s.Tail == other.Tail
 }
 
+// Empty tells whether a copy of a segment holds no valid WAL: no record, nor the
+// end of one.
+func (s Summary) Empty() bool {
+	return s.Records == 0 && s.Tail.Length == 0 && (s.Head.Length == 0 || s.Head.unfinished())
+}
+
+// Begins tells whether another copy of the segment, which r reads from its
+// start, has all the WAL of the copy that s describes, and may have more behind
+// it. An error is r's.
+func (s Summary) Begins(r io.Reader) (bool, error) {
+	reader, err := NewReader(r)
+	var invalid *InvalidError
+	other := newSummarizer()
+	for err == nil && other.Records < s.Records {
+		var record *Record
+		if record, err = reader.Next(); err == nil {
+			other.link(record)
+		}
+	}
+	switch {
+	case errors.As(err, &invalid), err == io.EOF, errors.Is(err, ErrUnfinished):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("read the other copy: %w", err)
+	}
+	other.hash.Write(other.links)
+	other.hash.Sum(other.Chain[:0])
+	return s.Records > 0 && s.Tail.Length == 0 && s.First == other.First && s.Prev == other.Prev && s.End == other.End &&
+		s.Chain == other.Chain && s.Head == reader.Head(), nil
+}
+
 // Follows returns an error unless the segment that s describes can continue
 // the WAL of the one before it: positions, the link of its first record, and
 // the length and checksum of a record that the boundary cuts agree.
@@ -197,6 +228,12 @@ func (s *summarizer) add(r *Record) error {
 	if err := s.decode(r); err != nil {
 		return err
 	}
+	s.link(r)
+	return nil
+}
+
+// link makes a record part of the chain.
+func (s *summarizer) link(r *Record) {
 	if s.Records == 0 {
 		s.First, s.Prev = r.LSN, r.Prev
 	}
@@ -208,7 +245,6 @@ func (s *summarizer) add(r *Record) error {
 		s.hash.Write(s.links)
 		s.links = s.links[:0]
 	}
-	return nil
 }
 
 // decode takes in what a record says, of those records that matter.
