@@ -19,6 +19,8 @@ type Choice struct {
 	LastIn   *Ending        `json:"last_in"`
 	FirstOut *Ending        `json:"first_out"`
 	EndsAt   wal.LSN        `json:"ends_at_lsn"`
+	// Reachable tells whether its plan has no Problems of its own.
+	Reachable bool `json:"reachable"`
 }
 
 // settleBranch looks for timelines on which the target means something else
@@ -51,7 +53,7 @@ func (p *Plan) settleBranch(ctx context.Context, c Catalogue, r Request) (*Plan,
 		}
 	}
 	p.Choices = choices
-	p.Problems[0] += "; " + choicesText("it is reached on another timeline: ", choices[1:])
+	p.Problems[0] += "; " + choicesText("it lies on another timeline: ", choices[1:])
 	return p, nil
 }
 
@@ -105,7 +107,7 @@ func (p *Plan) onBranch(ctx context.Context, c Catalogue, r Request, timeline wa
 	if _, refused := errors.AsType[*RefusedError](err); refused {
 		return nil, 0, nil
 	}
-	if err != nil || len(other.Problems) > 0 {
+	if err != nil || len(other.Problems) > 0 && (other.Stop == nil || other.early) {
 		return nil, 0, err
 	}
 	if onBoth := other.Stop != nil && other.Stop.LSN < left; len(p.Problems) == 0 && (onBoth || p.sameOutcome(other)) {
@@ -185,7 +187,7 @@ func sameTransaction(a, b Prepared) bool {
 }
 
 func (p *Plan) choice(left wal.LSN) Choice {
-	return Choice{Timeline: p.Timeline, Backup: p.record.ID, Left: left, LastIn: p.LastIn, FirstOut: p.FirstOut, EndsAt: p.EndsAt}
+	return Choice{Timeline: p.Timeline, Backup: p.record.ID, Left: left, LastIn: p.LastIn, FirstOut: p.FirstOut, EndsAt: p.EndsAt, Reachable: len(p.Problems) == 0}
 }
 
 func choicesText(text string, choices []Choice) string {
@@ -202,6 +204,9 @@ func choicesText(text string, choices []Choice) string {
 			what += " ends without a commit since its backup"
 		default:
 			what += fmt.Sprintf(" ends with transaction %d, committed at %s", c.LastIn.XID, FormatTime(c.LastIn.Time))
+		}
+		if !c.Reachable {
+			what += ", but can't be restored to as it is"
 		}
 		all = append(all, what)
 	}

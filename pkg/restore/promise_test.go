@@ -310,7 +310,7 @@ func TestBranchesOfRecords(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p.Timeline != 2 || p.Err() == nil || !strings.Contains(p.Err().Error(), "; it is reached on another timeline: --timeline 1") {
+	if p.Timeline != 2 || p.Err() == nil || !strings.Contains(p.Err().Error(), "; it lies on another timeline: --timeline 1") {
 		t.Errorf("with a gap: timeline %d, %v", p.Timeline, p.Err())
 	}
 }
@@ -469,6 +469,36 @@ func TestPreparedAtFork(t *testing.T) {
 				t.Errorf("checkpoint %v, %s: problems %q, notes %q, hot_standby off %v", checkpoint, action, p.Problems, p.Notes, off)
 			}
 		}
+	}
+}
+
+// TestBranchWithProblem asks for a timeline also where one that has the target
+// can't be restored to: it is no less the one that may be meant.
+func TestBranchWithProblem(t *testing.T) {
+	l := newLife(t)
+	l.commit(701, minute(1))
+	l.switchSegment()
+	l.prepare(702, minute(2), "pending")
+	fork := l.position()
+	second, third := l.server.fork(2), l.server.fork(3)
+	second.record(wal.ResourceXLOG, 0x00, 0, make([]byte, 88)) // a checkpoint, which can't be replayed
+	for _, child := range []*server{second, third} {
+		child.commit(803, minute(6))
+		child.switchSegment()
+	}
+	l.archiveFork(t, second, fork)
+	third.archive(t, l.repository, 3)
+	history := "1\t" + fork.String() + "\tno recovery target specified\n"
+	if _, err := l.repository.Store.Put(t.Context(), repo.HistoryKey(testSystem, 3), strings.NewReader(history)); err != nil {
+		t.Fatal(err)
+	}
+	p, err := MakePlan(t.Context(), withoutPrepared{Of(l.repository)}, Request{Target: Target{Kind: TargetXID, XID: 803}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(p.Choices) != 2 || !p.Choices[0].Reachable || p.Choices[1].Reachable || p.Choices[1].Timeline != 2 ||
+		!strings.Contains(p.Err().Error(), "--timeline 2, which leaves the other at "+fork.String()+", ends with transaction 803, committed at 2026-11-20 10:06:00+00, but can't be restored to as it is") {
+		t.Errorf("choices %+v, %v", p.Choices, p.Err())
 	}
 }
 

@@ -124,8 +124,8 @@ func (c *chooser) tryBranches(t *testing.T, target oracleTarget) bool {
 		if len(listed) > 0 && len(chosen) != 1 {
 			t.Errorf("the plan asks for one of the timelines %v: %v of them lead to %v, want one", listed, chosen, outcome)
 		}
-		if len(listed) == 0 && (result.Code != 0 || !slices.Contains(timelines, plan.Timeline)) {
-			t.Errorf("the plan takes timeline %d (exit code %d): %v reach the target\n%s", plan.Timeline, result.Code, timelines, result.Stderr)
+		if len(listed) == 0 && !slices.Contains(timelines, plan.Timeline) {
+			t.Errorf("the plan takes timeline %d (exit code %d): %v have the target\n%s", plan.Timeline, result.Code, timelines, result.Stderr)
 		}
 	}
 	if len(listed) == 0 {
