@@ -74,7 +74,7 @@ func writeEstimate(line func(key, format string, args ...any), e *restore.Estima
 	if m := e.Replay; m != nil {
 		say(m, "for the replay", measuredBy(m))
 	} else {
-		line(key, "for the replay nothing has measured it yet: restore run --start does")
+		line(key, "the replay comes in addition: nothing has measured that yet, restore run --start does")
 	}
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -112,6 +113,10 @@ func writePromise(line func(key, format string, args ...any), p *restore.Plan) {
 	}
 	if p.EndsAt != 0 && p.Reachable {
 		line("ends at", "LSN %s", p.EndsAt)
+	}
+	kinds := []restore.TargetKind{restore.TargetTime, restore.TargetXID, restore.TargetName}
+	if p.Certified && p.Stop != nil && p.WAL.Verified == 0 && slices.Contains(kinds, p.Target.Kind) {
+		line("", "as the WAL there says; that nothing stops recovery before, by the headers of the segments (--deep reads them all)")
 	}
 }
 

@@ -13,8 +13,10 @@ type Promise struct {
 	// latest, ends consistent. Where it doesn't, the plan has Problems.
 	Reachable bool `json:"reachable"`
 	// Certified tells whether the rest was read from the WAL itself, and all
-	// WAL from the backup's redo point to the stop was taken into account.
-	// Where it isn't, the plan says in its notes what isn't known.
+	// WAL from the backup's redo point to the stop was taken into account: that
+	// no record of it stops recovery earlier, by the summaries in the segments'
+	// headers, which only a deep plan holds against the WAL. Where it isn't, the
+	// plan says in its notes what isn't known.
 	Certified bool `json:"certified"`
 	// Stop is where recovery stops; nil if that is the end of the WAL, or not
 	// known.
