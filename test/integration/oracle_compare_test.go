@@ -41,8 +41,6 @@ func (c *chooser) compare(t *testing.T, target oracleTarget, plan *oraclePlan, o
 	switch {
 	case next == len(path) && plan.FirstOut != nil:
 		t.Errorf("the plan says that %+v is the first transaction out: no commit follows the last one in", *plan.FirstOut)
-	case plan.FirstOut == nil && (target.setting == "recovery_target_lsn" || target.setting == "recovery_target"):
-		// The plan doesn't look beyond the WAL that such a restore needs.
 	case next < len(path) && (plan.FirstOut == nil || plan.FirstOut.XID != path[next].XID || plan.FirstOut.LSN != path[next].LSN):
 		t.Errorf("the plan says that the first transaction out is %+v, want %+v", plan.FirstOut, path[next])
 	}
