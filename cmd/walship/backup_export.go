@@ -50,7 +50,7 @@ func (e *environment) exportBackup(c *cli.Context, id string) error {
 		return fmt.Errorf("find --to-dir: %w", err)
 	}
 	request := restore.Request{
-		Backup: id, Target: restore.Target{Kind: restore.TargetImmediate}, Timeline: restore.TimelineCurrent,
+		Backup: id, Target: restore.Target{Kind: restore.TargetImmediate}, Timeline: restore.TimelineCurrent, Export: true,
 		Replace: c.Bool("replace"), Directory: dir, Tablespaces: c.Generic("tablespace-map").(*mappingValue).places,
 	}
 	if text := c.String("system-id"); text != "" {

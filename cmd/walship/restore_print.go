@@ -99,7 +99,11 @@ func writePromise(line func(key, format string, args ...any), p *restore.Plan) {
 		if p.Stop.Before {
 			side = "before"
 		}
-		line("stops", "%s %s at LSN %s", side, stopText(p.Stop), p.Stop.LSN)
+		if p.Stop.Kind == "consistency" {
+			line("stops", "at the end of the backup, %s the record at LSN %s", side, p.Stop.LSN)
+		} else {
+			line("stops", "%s %s at LSN %s", side, stopText(p.Stop), p.Stop.LSN)
+		}
 	}
 	ending := func(key string, e *restore.Ending) {
 		if e != nil {
@@ -139,8 +143,6 @@ func stopText(s *restore.Stop) string {
 		return fmt.Sprintf("the %s of transaction %d, %s,", s.Kind, s.XID, restore.FormatTime(s.Time))
 	case s.Name != "":
 		return fmt.Sprintf("the restore point %q", s.Name)
-	case s.Kind == "consistency":
-		return "the end of the backup"
 	}
 	return "the record"
 }

@@ -122,7 +122,8 @@ func (p *Plan) nextBackup(w *way) uint64 {
 func (p *Plan) bounds(ctx context.Context, w *way) ([]uint64, error) {
 	switch p.target.Kind {
 	case TargetImmediate:
-		return []uint64{wal.SegmentNumber(p.record.StopLSN-1, w.size) + 1}, nil
+		// The record at which recovery notices may be the first of the next segment.
+		return []uint64{wal.SegmentNumber(p.record.StopLSN-1, w.size) + 1, none}, nil
 	case TargetLSN:
 		// The target's record may be the first of the next segment.
 		return []uint64{wal.SegmentNumber(max(p.target.LSN, p.record.StopLSN-1), w.size) + 1, none}, nil

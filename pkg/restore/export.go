@@ -19,7 +19,8 @@ import (
 // Export writes a backup as pg_basebackup -Fp -Xs does: a data directory with
 // its WAL from the backup's start to its end, which a server started in it
 // replays by itself. There is no recovery to be set up, and nothing of walship
-// in it. The plan must have been made for the backup's own end and timeline.
+// in it. The plan must have been made for that (Request.Export), and for the backup's
+// own end and timeline.
 // It promises what Run promises of errors and interruptions.
 func Export(ctx context.Context, r *repo.Repository, p *Plan, o Options) error {
 	o.export = true

@@ -15,7 +15,7 @@ func TestExportWithoutRecovery(t *testing.T) {
 	b.add(file("recovery.signal", ""))
 	b.list()
 	b.commit(t, r)
-	q := Request{Backup: b.record.ID, Target: Target{Kind: TargetImmediate}, Timeline: TimelineCurrent, Directory: work + "/data", Tablespaces: map[string]string{"16400": work + "/fast"}}
+	q := Request{Backup: b.record.ID, Target: Target{Kind: TargetImmediate}, Timeline: TimelineCurrent, Export: true, Directory: work + "/data", Tablespaces: map[string]string{"16400": work + "/fast"}}
 	p, err := MakePlan(t.Context(), Of(r), q)
 	if err != nil {
 		t.Fatal(err)

@@ -184,7 +184,7 @@ func (p *Plan) fulfil(ctx context.Context, w *way, r *replay) error {
 		return nil
 	}
 	p.Range = p.rangeOf(w, r.end)
-	if p.target.Kind != TargetLatest {
+	if p.target.Kind != TargetLatest && !p.export {
 		p.Nearest = &Nearest{Before: r.lastIn}
 		p.Problems = append(p.Problems, p.noStop(w, r))
 	}
@@ -301,6 +301,9 @@ func (p *Plan) noStop(w *way, r *replay) string {
 		return fmt.Sprintf("there is no restore point %q between the backup's start and %s, %s: %s", p.target.Name, r.end, w.whereEnds(), w.points())
 	case p.target.Kind == TargetLSN:
 		return fmt.Sprintf("the archived WAL ends at %s, and no record starts at or behind the target: %s", r.end, lastCommit(r.lastIn))
+	case p.target.Kind == TargetImmediate:
+		return fmt.Sprintf("the archived WAL ends at %s, with the backup, and the server stops there only when it has read the record that comes next; "+
+			"--to-latest leads to the same end, or wait until the next segment is archived", r.end)
 	}
 	text := fmt.Sprintf("no transaction that ended behind the target time is in the WAL up to %s, %s: %s", r.end, w.whereEnds(), lastCommit(r.lastIn))
 	if !p.Range.ToTime.IsZero() && p.Range.ToTime.After(p.Range.FromTime) {

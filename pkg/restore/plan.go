@@ -89,6 +89,9 @@ type Request struct {
 	Directory    string
 	WALDirectory string
 	Tablespaces  map[string]string
+	// Export tells that the plan is for Export: the server replays the WAL of
+	// the backup and no more, and has no target.
+	Export bool
 	// Deep reads all WAL that the restore needs, and verifies it, which takes
 	// an identity.
 	Deep bool
@@ -134,6 +137,7 @@ type Plan struct {
 	history wal.History
 	onPath  []repo.BackupRef // all backups on the path
 	newer   *repo.BackupRef  // the oldest backup on it that is too late for the target
+	export  bool             // no target is set for the server
 	deep    bool             // the WAL is to be read whole
 	// noHotStandby: the way can't be replayed with hot_standby on.
 	noHotStandby bool
@@ -286,7 +290,7 @@ func planFrom(ctx context.Context, c Catalogue, r Request, systemID uint64) (*Pl
 			Target:     PlannedTarget{r.Target.Kind, r.Target.Value(), !r.Target.Exclusive, r.Action},
 			SignalFile: pgdata.RecoverySignalFileName, Clone: !r.Replace,
 			Problems: []string{}, Warnings: []string{}, Notes: []string{},
-			Promise: Promise{PendingPrepared: []Prepared{}}, deep: r.Deep,
+			Promise: Promise{PendingPrepared: []Prepared{}}, export: r.Export, deep: r.Deep,
 		}
 		err := p.chooseBackup(ctx, c, r, before)
 		if _, refused := errors.AsType[*RefusedError](err); refused && late != nil {

@@ -25,6 +25,7 @@ type life struct {
 	*server
 	repository *repo.Repository
 	at         map[string]wal.LSN // of records, by what they are about
+	taken      repo.Backup        // the latest one
 }
 
 // archiveFork archives a life and the child that left it at fork, timeline 2.
@@ -41,7 +42,7 @@ func (l *life) archiveFork(t *testing.T, child *server, fork wal.LSN) {
 // newLife takes a backup of a new server, in segment 2.
 func newLife(t *testing.T) *life {
 	t.Helper()
-	l := &life{newServer(1, 2, smallSegment), makeRepository(), map[string]wal.LSN{}}
+	l := &life{newServer(1, 2, smallSegment), makeRepository(), map[string]wal.LSN{}, repo.Backup{}}
 	l.backup(t, "20261120T095900Z", minute(-1))
 	return l
 }
@@ -63,6 +64,7 @@ func (l *life) backup(t *testing.T, id string, ended time.Time) {
 	if err := l.repository.CommitBackup(context.Background(), b); err != nil {
 		t.Fatal(err)
 	}
+	l.taken = *b
 }
 
 // crossing writes a commit that a segment's end cuts, as many bytes before it.
@@ -148,7 +150,7 @@ func TestPromise(t *testing.T) {
 		"left prepared":           {xid(707, false), "", false, 708, 0, "second", `was prepared at 2026-11-20 10:05:00+00, as "second"`},
 		"name":                    {Target{Kind: TargetName, Name: "here"}, "point", false, 701, 703, "", ""},
 		"no such name":            {Target{Kind: TargetName, Name: "there"}, "", false, 708, 0, "second", `it has "here" (2026-11-20 10:06:00+00), "here" (2026-11-20 10:02:00+00)`},
-		"immediate":               {Target{Kind: TargetImmediate}, "backup record", false, 0, 701, "", ""},
+		"immediate":               {Target{Kind: TargetImmediate}, "a", true, 0, 701, "", ""},
 		"latest":                  {Target{Kind: TargetLatest}, "", false, 708, 0, "second", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -174,6 +176,68 @@ func TestPromise(t *testing.T) {
 			}
 			if err := p.Err(); (err != nil) != (c.problem != "") || err != nil && !strings.Contains(err.Error(), c.problem) || p.Reachable != (c.problem == "") {
 				t.Errorf("reachable %v, %v; want %q", p.Reachable, err, c.problem)
+			}
+		})
+	}
+}
+
+// TestImmediateAtEnd: a server notices that the backup is consistent at a record
+// of a transaction, and else when it comes to the next record. The backup of a
+// standby can end with the last record that is archived.
+func TestImmediateAtEnd(t *testing.T) {
+	for name, c := range map[string]struct {
+		write   func(*life) (stop wal.LSN) // of the backup
+		stop    string                     // "": none
+		before  bool
+		segment string // the last one that is needed
+	}{
+		"nothing behind": {func(l *life) wal.LSN {
+			l.switchSegment()
+			return l.position()
+		}, "", false, "000000010000000000000002"},
+		"the next segment": {func(l *life) wal.LSN {
+			l.switchSegment()
+			stop := l.position()
+			l.header(0)
+			l.at["next"] = l.restorePoint("next", minute(2))
+			l.switchSegment()
+			return stop
+		}, "next", true, "000000010000000000000003"},
+		"a commit": {func(l *life) wal.LSN {
+			l.at["next"] = l.commit(701, minute(1))
+			stop := l.position()
+			l.switchSegment()
+			return stop
+		}, "next", false, "000000010000000000000002"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLife(t)
+			b := l.taken
+			b.ID = "20261120T095930Z"
+			b.Parts = []repo.Object{{Key: repo.PartKey(testSystem, b.ID, 1)}}
+			b.Manifest = repo.Object{Key: repo.ManifestKey(testSystem, b.ID)}
+			b.Standby, b.StopLSN = true, c.write(l)
+			l.archive(t, l.repository, 2)
+			if err := l.repository.CommitBackup(t.Context(), &b); err != nil {
+				t.Fatal(err)
+			}
+			q := Request{Target: Target{Kind: TargetImmediate}, Backup: b.ID, Timeline: TimelineCurrent}
+			p, err := MakePlan(t.Context(), Of(l.repository), q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if (p.Stop != nil) != (c.stop != "") || p.Stop != nil && (p.Stop.LSN != l.at[c.stop] || p.Stop.Before != c.before || p.Stop.Kind != "consistency") {
+				t.Errorf("it stops at %+v, want %q at %s", p.Stop, c.stop, l.at[c.stop])
+			}
+			if p.EndsAt != b.StopLSN || p.WAL.Last != c.segment {
+				t.Errorf("it ends at %s and needs %s, want %s and %s", p.EndsAt, p.WAL.Last, b.StopLSN, c.segment)
+			}
+			if err := p.Err(); (err == nil) != (c.stop != "") || err != nil && !strings.Contains(err.Error(), "--to-latest leads to the same end") {
+				t.Errorf("the plan says %v", err)
+			}
+			q.Export = true
+			if p, err = MakePlan(t.Context(), Of(l.repository), q); err != nil || p.Err() != nil {
+				t.Errorf("an export, which has no target, is refused: %v, %v", err, p.Err())
 			}
 		})
 	}

@@ -105,12 +105,12 @@ func (p *replay) stopAt(r *wal.Record, f *fact, before bool) {
 	}
 	s := &Stop{Kind: "record", Before: before, LSN: r.LSN, EndLSN: r.Next}
 	switch {
+	case p.target.Kind == TargetImmediate:
+		s.Kind = "consistency"
 	case f.ends:
 		s.Kind, s.Time, s.XID = endingKinds[f.transaction.Action], f.transaction.Time.Time(), f.transaction.XID
 	case f.point:
 		s.Kind, s.Time, s.Name = "restore point", f.restorePoint.Time.Time(), f.restorePoint.Name
-	case p.target.Kind == TargetImmediate:
-		s.Kind = "consistency"
 	}
 	p.stopped = s
 }
@@ -135,6 +135,7 @@ func (p *replay) ending(r *wal.Record, f *fact) *Ending {
 
 // fact is what a record says that can stop a recovery.
 type fact struct {
+	ofTransaction  bool // whatever it says of one
 	ends, prepares bool // a transaction
 	transaction    wal.Transaction
 	point          bool
@@ -142,6 +143,7 @@ type fact struct {
 }
 
 func factOf(r *wal.Record, c *wal.Contents) (f fact, err error) {
+	f.ofTransaction = r.Resource == wal.ResourceTransaction
 	if action, ok := r.TransactionAction(); ok {
 		if err := r.Decode(c); err != nil {
 			return f, err
@@ -176,11 +178,13 @@ func (t Target) stopsBefore(r *wal.Record, f *fact, consistent bool) bool {
 	return false
 }
 
-// stopsAfter is recoveryStopsAfter: it is asked when a record was replayed.
+// stopsAfter is recoveryStopsAfter: it is asked when a record was replayed. It
+// sees that the backup is consistent at records of transactions only; behind
+// others recovery comes to the next record first, and there has to be one.
 func (t Target) stopsAfter(r *wal.Record, f *fact, consistent bool) bool {
 	switch t.Kind {
 	case TargetImmediate:
-		return consistent
+		return consistent && f.ofTransaction
 	case TargetLSN:
 		return !t.Exclusive && r.LSN >= t.LSN
 	case TargetXID:

@@ -182,8 +182,7 @@ func (w *way) mayStop(t Target, stop wal.LSN, n uint64) bool {
 	case TargetLatest:
 		return false
 	case TargetImmediate:
-		last := wal.SegmentNumber(stop-1, w.size)
-		return n == last || n+1 == last
+		return n+1 >= wal.SegmentNumber(stop-1, w.size)
 	case TargetLSN:
 		return wal.LSN((n+1)*w.size) > t.LSN && (s.Ending == 0 || s.Last >= t.LSN)
 	}

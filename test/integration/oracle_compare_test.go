@@ -138,7 +138,7 @@ func (c *chooser) compareStop(t *testing.T, plan *oraclePlan, o outcome) {
 	case strings.HasPrefix(match[2], "restore point"):
 		want = fmt.Sprintf(`restore point "%s"`, s.Name)
 	case strings.HasPrefix(match[2], "reaching consistency"):
-		want = "reaching consistency"
+		want, before = "reaching consistency", s.Before // it says "after", whatever comes next
 	default:
 		want = fmt.Sprintf("%s of transaction %d, time %s", strings.TrimSuffix(s.Kind, " prepared"), s.XID, s.Time.UTC().Format("2006-01-02 15:04:05.999999+00"))
 	}
