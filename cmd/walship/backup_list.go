@@ -33,6 +33,8 @@ type backupItem struct {
 	PlainSize     int64          `json:"plain_size"`
 	StoredSize    int64          `json:"stored_size"`
 	Degraded      []string       `json:"degraded,omitempty"`
+	// Unusable says why the backup can't be restored.
+	Unusable string `json:"unusable,omitempty"`
 }
 
 type backupList struct {
@@ -49,18 +51,27 @@ func (e *environment) listBackups(c *cli.Context) error {
 		return err
 	}
 	list := backupList{Backups: []backupItem{}}
-	var unreadable []error
+	var damaged []error
+	usable := make(map[clusterBackup]bool)
 	for _, ref := range refs {
 		b, err := repository.Backup(c.Context, ref)
 		if c.Context.Err() != nil {
 			return err
 		}
 		if err != nil {
-			unreadable = append(unreadable, err)
+			damaged = append(damaged, err)
 			continue
 		}
+		why, err := unusableText(c.Context, repository, b, usable)
+		if err != nil {
+			return err
+		}
+		usable[clusterBackup{b.SystemID, b.ID}] = why == ""
+		if why != "" {
+			damaged = append(damaged, fmt.Errorf("backup %s can't be restored: %s", b.ID, why))
+		}
 		list.Backups = append(list.Backups, backupItem{
-			b.ID, parentID(b.Parent), b.SystemID, b.ServerVersion, b.Timeline, b.StartLSN, b.StopLSN, b.StartTime, b.StopTime, b.Label, b.PlainSize, b.StoredSize, b.Degraded,
+			b.ID, parentID(b.Parent), b.SystemID, b.ServerVersion, b.Timeline, b.StartLSN, b.StopLSN, b.StartTime, b.StopTime, b.Label, b.PlainSize, b.StoredSize, b.Degraded, why,
 		})
 	}
 	err = e.printResult(c, list, func(w io.Writer) {
@@ -68,14 +79,29 @@ func (e *environment) listBackups(c *cli.Context) error {
 		fmt.Fprintln(table, "ID\tPARENT\tCLUSTER\tPOSTGRESQL\tTIMELINE\tSTART\tSTOP\tEND (UTC)\tSIZE\tSTORED\tLABEL")
 		for _, b := range list.Backups {
 			fmt.Fprintf(table, "%s\t%s\t%d\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n", b.ID, cmp.Or(b.Parent, "-"), b.SystemID, postgres.VersionString(b.ServerVersion), uint32(b.Timeline),
-				b.StartLSN, b.StopLSN, timeText(b.StopTime), sizeText(b.PlainSize), sizeText(b.StoredSize), labelText(b.Label, b.Degraded))
+				b.StartLSN, b.StopLSN, timeText(b.StopTime), sizeText(b.PlainSize), sizeText(b.StoredSize), labelText(b.Label, b.Degraded, b.Unusable))
 		}
 		_ = table.Flush() // w remembers an error
 	})
-	if err == nil && len(unreadable) > 0 {
-		err = fmt.Errorf("%w: %w", errDegraded, errors.Join(unreadable...))
+	if err == nil && len(damaged) > 0 {
+		err = fmt.Errorf("%w: %w", errDegraded, errors.Join(damaged...))
 	}
 	return err
+}
+
+// clusterBackup names a backup: ids are unique in a cluster.
+type clusterBackup struct {
+	systemID uint64
+	id       string
+}
+
+// unusableText says why a backup can't be restored, or "": an object of it is
+// gone, or the backup that it is based on isn't among the usable ones of before.
+func unusableText(ctx context.Context, repository *repo.Repository, b *repo.Backup, usable map[clusterBackup]bool) (string, error) {
+	if p := b.Parent; p != nil && !usable[clusterBackup{b.SystemID, p.ID}] {
+		return fmt.Sprintf("backup %s, which it is based on, is gone or can't be restored", p.ID), nil
+	}
+	return repository.Lost(ctx, b)
 }
 
 func (e *environment) showBackup(c *cli.Context, id string) error {
@@ -213,8 +239,11 @@ func kindText(p *repo.Parent) string {
 	return "incremental"
 }
 
-func labelText(label string, degraded []string) string {
-	if len(degraded) > 0 {
+func labelText(label string, degraded []string, unusable string) string {
+	switch {
+	case unusable != "":
+		return label + " (unusable)"
+	case len(degraded) > 0:
 		return label + " (degraded)"
 	}
 	return label

@@ -138,6 +138,15 @@ func (r *run) usable(ctx context.Context, ref repo.BackupRef) (*repo.Backup, err
 	if err != nil {
 		return nil, wholef("%s", strings.TrimPrefix(err.Error(), fmt.Sprintf("backup %s is based on ", child.ID)))
 	}
+	for _, link := range chain[:len(chain)-1] {
+		lost, err := r.repository.Lost(ctx, link)
+		if err != nil {
+			return nil, err
+		}
+		if lost != "" {
+			return nil, wholef("backup %s can't be restored: %s", link.ID, lost)
+		}
+	}
 	return chain[len(chain)-2], nil
 }
 

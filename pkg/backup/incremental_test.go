@@ -147,6 +147,11 @@ func (s *site) commitParent(t *testing.T, id string, change func(*repo.Backup)) 
 	if change != nil {
 		change(b)
 	}
+	for _, o := range append([]repo.Object{b.Manifest}, b.Parts...) {
+		if _, err := s.repository.Store.Put(t.Context(), o.Key, strings.NewReader("")); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := s.repository.CommitBackup(t.Context(), b); err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +187,13 @@ func TestIncrementalBecomesFull(t *testing.T) {
 				b.Parent = &repo.Parent{ID: "20261118T142500Z", Timeline: 1, StartLSN: 0x400028, StopLSN: 0x400200}
 			})
 		}, "backup 20261118T142500Z, which isn't in the repository", false},
-		"without its manifest": {func(t *testing.T, s *site) { s.commitParent(t, early, nil) }, "what the parent has can't be read", true},
+		"without a part": {func(t *testing.T, s *site) {
+			s.commitParent(t, early, nil)
+			if err := s.repository.Store.Delete(t.Context(), "7710411533005170106/parts/"+early+"/000001.tar.zst"); err != nil {
+				t.Fatal(err)
+			}
+		}, "000001.tar.zst isn't in the repository any more", false},
+		"without its content": {func(t *testing.T, s *site) { s.commitParent(t, early, nil) }, "what the parent has can't be read", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSite(t)

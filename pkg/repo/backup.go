@@ -252,11 +252,7 @@ func (b *Backup) validate(ref BackupRef) error {
 	if p := b.Parent; p != nil && (!validID(p.ID) || p.ID == b.ID || p.StopLSN < p.StartLSN || p.StopLSN > b.StartLSN) {
 		return fmt.Errorf("its parent %q, from %s to %s, can't be one", p.ID, p.StartLSN, p.StopLSN)
 	}
-	objects := append([]Object{b.Manifest}, b.Parts...)
-	if b.Configuration != nil {
-		objects = append(objects, *b.Configuration)
-	}
-	for _, o := range objects {
+	for _, o := range b.objects() {
 		if !strings.HasPrefix(o.Key, partsPrefix(b.SystemID, b.ID)) || storage.ValidKey(o.Key) != nil {
 			return fmt.Errorf("object %q lies outside the backup's folder", o.Key)
 		}

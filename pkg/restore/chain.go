@@ -20,7 +20,7 @@ type Link struct {
 
 // readChain reads the records of the backups that b is put together from, the
 // full one first and b last; one alone for a full backup. It says why they
-// can't be used, or "".
+// can't be used, or "": one may be off the way, or an object be gone.
 func (p *Plan) readChain(ctx context.Context, c Catalogue, b *repo.Backup) (chain []*repo.Backup, why string, err error) {
 	chain, err = repo.Chain(ctx, c.Backup, b)
 	if ctx.Err() != nil {
@@ -32,6 +32,17 @@ func (p *Plan) readChain(ctx context.Context, c Catalogue, b *repo.Backup) (chai
 	for _, link := range chain[:len(chain)-1] {
 		if why := offPath(p.history, link.Timeline, link.StartLSN, link.StopLSN); why != "" {
 			return nil, fmt.Sprintf("can't be put together: backup %s, which it is based on, %s", link.ID, why), nil
+		}
+	}
+	for _, link := range chain {
+		lost, err := c.Lost(ctx, link)
+		switch {
+		case err != nil:
+			return nil, "", fmt.Errorf("plan restore: %w", err)
+		case lost != "" && link == b:
+			return nil, "can't be restored: " + lost, nil
+		case lost != "":
+			return nil, fmt.Sprintf("can't be put together: of backup %s, which it is based on, %s", link.ID, lost), nil
 		}
 	}
 	return chain, "", nil

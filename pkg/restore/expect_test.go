@@ -44,7 +44,8 @@ func TestExpect(t *testing.T) {
 	l := typical(t)
 	c := changed{Catalogue: Of(l.repository), change: func(b *repo.Backup) {
 		b.PlainSize, b.StopTime = 50<<20, b.StartTime.Add(10*time.Second)
-		b.Configuration = &repo.Object{}
+		configuration := b.Manifest // any object that is there
+		b.Configuration = &configuration
 		b.Tablespaces = []repo.Tablespace{{OID: 16400, Location: "/space"}, {OID: 16401, Location: "pg_tblspc/16401", InPlace: true}}
 	}}
 	r := Request{

@@ -282,3 +282,17 @@ func paths(t *testing.T, directory string) string {
 	}
 	return strings.Join(all, "\n")
 }
+
+// commitEmpty makes a backup exist for a planner, which doesn't look into its
+// objects.
+func commitEmpty(t testing.TB, r *repo.Repository, b *repo.Backup) {
+	t.Helper()
+	for _, o := range append([]repo.Object{b.Manifest}, b.Parts...) {
+		if _, err := r.Store.Put(t.Context(), o.Key, strings.NewReader("")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.CommitBackup(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+}

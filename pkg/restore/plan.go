@@ -30,6 +30,8 @@ type Catalogue interface {
 	Clusters(ctx context.Context) ([]uint64, error)
 	Backups(ctx context.Context, systemID uint64) ([]repo.BackupRef, error)
 	Backup(ctx context.Context, ref repo.BackupRef) (*repo.Backup, error)
+	// Lost says which object of a backup isn't there as its record says, or "".
+	Lost(ctx context.Context, b *repo.Backup) (string, error)
 	Histories(ctx context.Context, systemID uint64) ([]wal.TimelineID, error)
 	History(ctx context.Context, systemID uint64, timeline wal.TimelineID) (wal.History, error)
 	ListWAL(ctx context.Context, systemID uint64, from wal.FileName) iter.Seq2[repo.WALFile, error]

@@ -47,6 +47,8 @@ func (c *fakeCatalogue) Prepared(context.Context, *repo.Backup) ([]uint32, error
 	return nil, crypto.ErrNoIdentity
 }
 
+func (c *fakeCatalogue) Lost(context.Context, *repo.Backup) (string, error) { return "", nil }
+
 func (c *fakeCatalogue) Clusters(context.Context) ([]uint64, error) { return c.clusters, nil }
 
 func (c *fakeCatalogue) Now(context.Context) (time.Time, error) { return clock(11), nil }

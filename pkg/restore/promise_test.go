@@ -61,9 +61,7 @@ func (l *life) backup(t *testing.T, id string, ended time.Time) {
 		StartTime: ended.Add(-time.Second), StopTime: ended, StopSnapshot: "700:700:",
 		Parts: []repo.Object{{Key: repo.PartKey(testSystem, id, 1)}}, Manifest: repo.Object{Key: repo.ManifestKey(testSystem, id)},
 	}
-	if err := l.repository.CommitBackup(context.Background(), b); err != nil {
-		t.Fatal(err)
-	}
+	commitEmpty(t, l.repository, b)
 	l.taken = *b
 }
 
@@ -218,9 +216,7 @@ func TestImmediateAtEnd(t *testing.T) {
 			b.Manifest = repo.Object{Key: repo.ManifestKey(testSystem, b.ID)}
 			b.Standby, b.StopLSN = true, c.write(l)
 			l.archive(t, l.repository, 2)
-			if err := l.repository.CommitBackup(t.Context(), &b); err != nil {
-				t.Fatal(err)
-			}
+			commitEmpty(t, l.repository, &b)
 			q := Request{Target: Target{Kind: TargetImmediate}, Backup: b.ID, Timeline: TimelineCurrent}
 			p, err := MakePlan(t.Context(), Of(l.repository), q)
 			if err != nil {

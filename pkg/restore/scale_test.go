@@ -113,9 +113,7 @@ func newLarge(t *testing.T) *large {
 			StartTime: started, StopTime: started.Add(5 * time.Second), StopSnapshot: fmt.Sprintf("%d:%d:", segmentXID(n), segmentXID(n)),
 			Parts: []repo.Object{{Key: repo.PartKey(testSystem, id, 1)}}, Manifest: repo.Object{Key: repo.ManifestKey(testSystem, id)},
 		}
-		if err := r.CommitBackup(ctx, b); err != nil {
-			t.Fatal(err)
-		}
+		commitEmpty(t, r, b)
 	}
 	r.Store = l
 	return l
