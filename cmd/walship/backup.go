@@ -152,12 +152,6 @@ func (e *environment) takeBackup(c *cli.Context, connection string, deps backup.
 		return session, nil
 	}
 	if text := c.String("primary"); text != "" {
-		// What can't work is found now, and not when all is copied.
-		primary, err := postgres.Connect(c.Context, text)
-		if err != nil {
-			return nil, fmt.Errorf("the primary: %w", err)
-		}
-		e.disconnect(primary)
 		deps.Primary = primaryServer{e, text}
 	}
 	if c.Bool("remote") {
@@ -181,6 +175,15 @@ type primaryServer struct {
 	connection string
 }
 
+func (p primaryServer) CheckPrimary(ctx context.Context, systemID uint64) error {
+	server, err := postgres.Connect(ctx, p.connection)
+	if err != nil {
+		return fmt.Errorf("the primary: %w", err)
+	}
+	defer p.e.disconnect(server)
+	return server.CheckPrimary(ctx, systemID)
+}
+
 func (p primaryServer) SwitchWAL(ctx context.Context, systemID uint64) (wal.LSN, error) {
 	server, err := postgres.Connect(ctx, p.connection)
 	if err != nil {
@@ -198,7 +201,7 @@ func (e *environment) disconnect(server *postgres.Conn) {
 
 // degradedBackup says what is wrong with a backup that was taken.
 func degradedBackup(b *repo.Backup) error {
-	err := fmt.Errorf("%w: backup %s is stored, but it has %s", errDegraded, b.ID, b.Degraded[0])
+	err := fmt.Errorf("%w: backup %s is stored, but degraded: %s", errDegraded, b.ID, b.Degraded[0])
 	if more := len(b.Degraded) - 1; more > 0 {
 		err = fmt.Errorf("%w (and %d more such lines, which backup show prints)", err, more)
 	}

@@ -8,8 +8,10 @@ import (
 	"io"
 	"math"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/urfave/cli/v2"
 
@@ -151,7 +153,7 @@ func writeBackup(w io.Writer, b *repo.Backup) {
 	line("page checksums", "%s", pageText(b))
 	line("manifest checksums", "%s", b.ManifestChecksums)
 	for _, t := range b.Tablespaces {
-		where := t.Location
+		where := pathText(t.Location)
 		if t.InPlace {
 			where += " (in place)"
 		}
@@ -247,6 +249,14 @@ func labelText(label string, degraded []string, unusable string) string {
 		return label + " (degraded)"
 	}
 	return label
+}
+
+// pathText prints a path, quoted where it would break the line.
+func pathText(path string) string {
+	if strings.ContainsFunc(path, unicode.IsControl) {
+		return strconv.Quote(path)
+	}
+	return path
 }
 
 // timeText prints a time in UTC, to the second, with its offset.

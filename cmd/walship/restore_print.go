@@ -63,7 +63,7 @@ func writePlan(w io.Writer, p *restore.Plan) {
 	line("space", "%s in %d files, in %s", sizeText(p.DataSize), p.Files, directory)
 	for _, t := range p.Tablespaces {
 		if !t.InPlace {
-			line("", "%s of tablespace %d in %s (was in %s)", sizeText(t.Size), t.OID, t.RestoreTo, t.Location)
+			line("", "%s of tablespace %d in %s (was in %s)", sizeText(t.Size), t.OID, pathText(t.RestoreTo), pathText(t.Location))
 		}
 	}
 	writeEstimate(line, p.Estimate)

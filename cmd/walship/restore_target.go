@@ -75,7 +75,7 @@ func (v *mappingValue) Set(text string) error {
 	}
 	parts = append(parts, part.String())
 	if len(parts) != 2 || parts[0] == "" || parts[1] == "" {
-		return fmt.Errorf("%q isn't of the form OLD=NEW", text)
+		return fmt.Errorf("%q isn't of the form OLD=NEW, where a = in a path is written \\=", text)
 	}
 	if _, twice := v.places[parts[0]]; twice {
 		return fmt.Errorf("%s is mapped twice", parts[0])

@@ -78,8 +78,8 @@ type Options struct {
 	// WALTimeout is how long to wait for the archiver without a single
 	// needed segment arriving; 0 means DefaultWALTimeout.
 	WALTimeout time.Duration
-	// Progress is called every second while files are copied, and at the end
-	// of that, by one goroutine; nil: not.
+	// Progress is called when files begin to be copied, every second, and at
+	// the end of that, by one goroutine; nil: not.
 	Progress func(Progress)
 }
 
@@ -105,6 +105,9 @@ func Push(ctx context.Context, d Deps, o Options) (*repo.Backup, error) {
 		return nil, err
 	}
 	defer r.close()
+	if err := r.checkPrimary(ctx); err != nil {
+		return nil, causeOf(ctx, err)
+	}
 	if err := r.start(ctx); err != nil {
 		return nil, causeOf(ctx, err)
 	}

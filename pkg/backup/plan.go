@@ -3,6 +3,7 @@ package backup
 import (
 	"cmp"
 	"context"
+	"log/slog"
 	"slices"
 )
 
@@ -44,7 +45,7 @@ func (r *run) plan(ctx context.Context, next func(part) error) error {
 	}
 	large := survey.large
 	slices.SortFunc(large, func(a, b largeEntry) int { return cmp.Compare(a.name, b.name) })
-	err = r.walk(ctx, func(e entry) error {
+	err = r.walk(ctx, r.log, func(e entry) error {
 		if _, done := slices.BinarySearchFunc(large, e.name, func(l largeEntry, name string) int { return cmp.Compare(l.name, name) }); done {
 			return nil
 		}
@@ -71,10 +72,11 @@ type largeEntry struct {
 	stored int64 // bytes that are going to be stored of it
 }
 
-// survey walks the cluster without reading its files.
+// survey walks the cluster without reading its files. What is left out is said
+// when they are.
 func (r *run) survey(ctx context.Context) (*survey, error) {
 	s := &survey{}
-	err := r.walk(ctx, func(e entry) error {
+	err := r.walk(ctx, slog.New(slog.DiscardHandler), func(e entry) error {
 		stored := r.decide(e).size
 		s.bytes += stored
 		s.entries++
@@ -88,7 +90,7 @@ func (r *run) survey(ctx context.Context) (*survey, error) {
 }
 
 // walk lists all that belongs to the backup apart from its last part.
-func (r *run) walk(ctx context.Context, emit func(entry) error) error {
+func (r *run) walk(ctx context.Context, log *slog.Logger, emit func(entry) error) error {
 	skip, err := r.insideData()
 	if err != nil {
 		return err
@@ -99,7 +101,7 @@ func (r *run) walk(ctx context.Context, emit func(entry) error) error {
 			inPlace[t.location] = true
 		}
 	}
-	w := walker{major: r.major, version: r.version, skip: skip, inPlace: inPlace, log: r.log, emit: emit}
+	w := walker{major: r.major, version: r.version, skip: skip, inPlace: inPlace, log: log, emit: emit}
 	if err := w.data(ctx, &r.data); err != nil {
 		return err
 	}

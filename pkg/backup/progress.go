@@ -25,6 +25,7 @@ func (r *run) reportProgress() (stop func()) {
 		defer close(done)
 		ticker := time.NewTicker(progressInterval)
 		defer ticker.Stop()
+		r.options.Progress(r.progressNow()) // what the speed is reckoned from
 		for {
 			select {
 			case <-quit:

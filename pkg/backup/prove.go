@@ -168,7 +168,11 @@ func (r *run) logWait(missing []wal.FileName, err error) {
 		r.log.Warn("can't see which WAL is archived, trying again", "id", r.record.ID, "error", err)
 		return
 	}
-	r.log.Info("waiting for WAL to be archived", "id", r.record.ID, "next", missing[0].String(), "missing", len(missing), "hint", strings.TrimPrefix(r.waitHint(), "; "))
+	args := []any{"id", r.record.ID, "next", missing[0].String(), "missing", len(missing)}
+	if hint := r.waitHint(); hint != "" {
+		args = append(args, "hint", strings.TrimPrefix(hint, "; "))
+	}
+	r.log.Info("waiting for WAL to be archived", args...)
 }
 
 func (r *run) missingError(missing, unsure []wal.FileName, err error) error {

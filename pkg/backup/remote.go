@@ -56,6 +56,9 @@ func PushRemote(ctx context.Context, d Deps, o Options) (*repo.Backup, error) {
 	}
 	defer r.close()
 	x.openState(d)
+	if err := x.checkPrimary(ctx); err != nil {
+		return nil, causeOf(ctx, err)
+	}
 	if err := x.start(ctx); err != nil {
 		return nil, causeOf(ctx, err)
 	}

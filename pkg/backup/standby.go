@@ -58,9 +58,19 @@ func runningState(standby bool) pgdata.State {
 
 // Primary is the server that a standby follows.
 type Primary interface {
+	// CheckPrimary returns an error if SwitchWAL wouldn't work.
+	CheckPrimary(ctx context.Context, systemID uint64) error
 	// SwitchWAL ends the current segment, so that it is archived, and returns
 	// an error if the server isn't of that cluster or takes no writes.
 	SwitchWAL(ctx context.Context, systemID uint64) (wal.LSN, error)
+}
+
+// checkPrimary finds what can't work before anything is copied.
+func (r *run) checkPrimary(ctx context.Context) error {
+	if !r.record.Standby || r.deps.Primary == nil {
+		return nil
+	}
+	return r.deps.Primary.CheckPrimary(ctx, r.record.SystemID)
 }
 
 // switchWAL has the primary end the segment that a backup from a standby needs

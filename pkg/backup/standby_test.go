@@ -1,11 +1,41 @@
 package backup
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"testing"
 
 	"github.com/walship/walship/pkg/pgdata"
+	"github.com/walship/walship/pkg/wal"
 )
+
+// wrongPrimary is a server that can't end a segment for a standby.
+type wrongPrimary struct{}
+
+var errWrongPrimary = errors.New("a standby itself")
+
+func (wrongPrimary) CheckPrimary(context.Context, uint64) error         { return errWrongPrimary }
+func (wrongPrimary) SwitchWAL(context.Context, uint64) (wal.LSN, error) { return 0, errWrongPrimary }
+
+// TestWrongPrimary: it is found before the backup begins, and only a standby
+// needs one.
+func TestWrongPrimary(t *testing.T) {
+	for _, standby := range []bool{true, false} {
+		s := newSite(t)
+		s.archiveWAL(t, 6, 7)
+		s.server.facts.InRecovery = standby
+		deps := Deps{Repository: s.repository, Server: s.server, Primary: wrongPrimary{}, Log: discard(), Version: "test", Host: "db1"}
+		if _, err := Push(t.Context(), deps, s.options); errors.Is(err, errWrongPrimary) != standby || (err != nil) != standby {
+			t.Errorf("of a standby (%v): %v", standby, err)
+		}
+		for info, err := range s.repository.Store.List(t.Context(), "", "") {
+			if standby && (err != nil || strings.Contains(info.Key, "/parts/")) {
+				t.Errorf("there is %s (%v)", info.Key, err)
+			}
+		}
+	}
+}
 
 // TestStandbysEnd is rule 23: what the control file, copied last, must say.
 func TestStandbysEnd(t *testing.T) {

@@ -102,6 +102,10 @@ func (w *walker) directory(ctx context.Context, t *tree, dir string) error {
 
 // visit decides on what was found in a directory that is open.
 func (w *walker) visit(ctx context.Context, dir *os.Root, e entry) error {
+	if len(e.name) >= pgdata.MaxPath {
+		return fmt.Errorf("%q and so on in the data directory: a path of %d bytes, and PostgreSQL's own end at %d: it isn't a server's, so move it elsewhere",
+			e.name[:100], len(e.name), pgdata.MaxPath-1)
+	}
 	switch pgdata.Exclude(e.name, e.mode.IsDir()) {
 	case pgdata.Excluded:
 		return nil
@@ -132,7 +136,11 @@ func (w *walker) visit(ctx context.Context, dir *os.Root, e entry) error {
 	case e.mode.Type() == fs.ModeSymlink && ofPostgreSQL(e.name):
 		return fmt.Errorf("%s in the data directory is a symbolic link: only tablespaces and pg_wal can be", e.name)
 	}
-	w.log.Warn("left out of the backup: neither a file nor a directory", "path", e.name)
+	what := "neither a file nor a directory"
+	if e.mode.Type() == fs.ModeSymlink {
+		what = "a symbolic link"
+	}
+	w.log.Warn("left out of the backup: "+what, "path", e.name)
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"maps"
@@ -34,6 +35,33 @@ func TestContent(t *testing.T) {
 	}
 	if got := slices.Sorted(maps.Keys(r.entries)); !slices.Equal(got, want) {
 		t.Errorf("the backup has\n%q\nwant\n%q", got, want)
+	}
+}
+
+// TestLeftOut: what is left out is said once, though the cluster is listed twice.
+func TestLeftOut(t *testing.T) {
+	s := newSite(t)
+	s.archiveWAL(t, 6, 7)
+	writeTree(t, s.dir, map[string]string{"log/today": "-> monday"})
+	var log bytes.Buffer
+	deps := Deps{Repository: s.repository, Server: s.server, Log: slog.New(slog.NewTextHandler(&log, nil)), Version: "test", Host: "db1"}
+	if _, err := Push(t.Context(), deps, s.options); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(log.String(), `"left out of the backup: a symbolic link" path=log/today`); n != 1 {
+		t.Errorf("it is said %d times:\n%s", n, log.String())
+	}
+}
+
+// TestLongPath: a path that a manifest can't have is named before anything is copied.
+func TestLongPath(t *testing.T) {
+	s := newSite(t)
+	long := strings.Repeat("custom/"+strings.Repeat("d", 200)+"/", 5) + "file"
+	writeTree(t, s.dir, map[string]string{long: "x"})
+	progressed := false
+	s.options.Progress = func(p Progress) { progressed = progressed || p.Bytes > 0 }
+	if _, err := s.push(t.Context()); err == nil || !strings.Contains(err.Error(), `"custom/ddd`) || progressed {
+		t.Errorf("the error is %v; files were copied: %v", err, progressed)
 	}
 }
 

@@ -196,7 +196,7 @@ func (f ManifestFile) validate() error {
 // "a//b", "a/../b", "./a", those with a zero byte or longer than PostgreSQL's
 // limit.
 func validManifestPath(name string) error {
-	if name == "" || len(name) >= maxPath {
+	if name == "" || len(name) >= MaxPath {
 		return fmt.Errorf("a path of %d bytes", len(name))
 	}
 	if strings.ContainsRune(name, 0) {

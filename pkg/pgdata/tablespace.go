@@ -16,7 +16,7 @@ type Tablespace struct {
 
 const (
 	maxTablespaceMap = 16 << 20 // bytes
-	maxPath          = 1024     // MAXPGPATH in src/include/pg_config_manual.h, with its zero byte
+	MaxPath          = 1024     // MAXPGPATH in src/include/pg_config_manual.h, with its zero byte
 )
 
 // ParseTablespaceMap decodes a tablespace_map (read_tablespace_map in
@@ -39,7 +39,7 @@ func ParseTablespaceMap(data []byte) ([]Tablespace, error) {
 		switch {
 		case !found || err != nil || oid == 0 || strconv.FormatUint(oid, 10) != number:
 			return nil, fmt.Errorf("parse tablespace_map: %q is not an OID and a path", line)
-		case location == "" || len(location) >= maxPath || strings.ContainsRune(location, 0):
+		case location == "" || len(location) >= MaxPath || strings.ContainsRune(location, 0):
 			return nil, fmt.Errorf("parse tablespace_map: tablespace %d has no usable path", oid)
 		case seen[uint32(oid)]:
 			return nil, fmt.Errorf("parse tablespace_map: tablespace %d stands there twice", oid)

@@ -82,23 +82,33 @@ func (c *Conn) StopBackup(ctx context.Context) (BackupStop, error) {
 // to it, and returns where the next WAL goes. It returns an error if the server
 // is of another cluster or a standby.
 func (c *Conn) SwitchWAL(ctx context.Context, cluster uint64) (wal.LSN, error) {
+	if err := c.CheckPrimary(ctx, cluster); err != nil {
+		return 0, err
+	}
+	rows, err := c.query(ctx, `SELECT pg_catalog.pg_switch_wal()`)
+	if err != nil {
+		return 0, c.denied("switch WAL on the primary", err, "EXECUTE ON FUNCTION pg_switch_wal()")
+	}
+	return wal.ParseLSN(string(rows[0][0]))
+}
+
+// CheckPrimary returns an error if this isn't a server of that cluster that
+// takes writes.
+func (c *Conn) CheckPrimary(ctx context.Context, cluster uint64) error {
 	rows, err := c.query(ctx, `SELECT system_identifier, pg_catalog.pg_is_in_recovery() FROM pg_catalog.pg_control_system()`)
 	if err != nil {
-		return 0, c.denied("read the system identifier of the primary", err, "EXECUTE ON FUNCTION pg_control_system()")
+		return c.denied("read the system identifier of the primary", err, "EXECUTE ON FUNCTION pg_control_system()")
 	}
 	id, err := systemID(rows[0][0])
 	switch {
 	case err != nil:
-		return 0, err
+		return err
 	case id != cluster:
-		return 0, fmt.Errorf("switch WAL on the primary: that server is of cluster %d, not of %d", id, cluster)
+		return fmt.Errorf("the primary: that server is of cluster %d, not of %d", id, cluster)
 	case string(rows[0][1]) == "t":
-		return 0, errors.New("switch WAL on the primary: that server is a standby itself")
+		return errors.New("the primary: that server is a standby itself")
 	}
-	if rows, err = c.query(ctx, `SELECT pg_catalog.pg_switch_wal()`); err != nil {
-		return 0, c.denied("switch WAL on the primary", err, "EXECUTE ON FUNCTION pg_switch_wal()")
-	}
-	return wal.ParseLSN(string(rows[0][0]))
+	return nil
 }
 
 func (c *Conn) stopFunction() (call, grant string) {

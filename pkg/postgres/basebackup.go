@@ -404,7 +404,9 @@ func (b *BaseBackup) Finish() (BaseBackupEnd, error) {
 	// Bad pages make the command fail when it has sent everything, its end too.
 	if code(err) == dataCorrupted {
 		damage, more := b.session.notices.take()
-		end.Damage = append(damage, err.Error())
+		if end.Damage = damage; len(damage) == 0 {
+			end.Damage = []string{err.Error()}
+		}
 		if more > 0 {
 			end.Damage = append(end.Damage, fmt.Sprintf("%d more warnings", more))
 		}

@@ -28,7 +28,8 @@ type Options struct {
 	// a copy of the same one and isn't running. Files of it that have the size
 	// and digest of the backup's stay; all else in it is removed.
 	Reuse bool
-	// Progress is called every second or so while files are restored; nil: not.
+	// Progress is called when files begin to be restored and every second or
+	// so; nil: not.
 	Progress func(Progress)
 	Log      *slog.Logger
 
@@ -244,7 +245,7 @@ func largestFirst(parts []repo.Object) []int {
 	return order
 }
 
-// report calls progress every second until the function it returns is called.
+// report calls progress at once and every second until the function it returns is called.
 func report(progress func(Progress), now func() Progress) (stop func()) {
 	if progress == nil {
 		return func() {}
@@ -254,6 +255,7 @@ func report(progress func(Progress), now func() Progress) (stop func()) {
 		defer close(done)
 		ticker := time.NewTicker(time.Second)
 		defer ticker.Stop()
+		progress(now()) // what the speed is reckoned from
 		for {
 			select {
 			case <-quit:
