@@ -16,7 +16,9 @@ type Tablespace struct {
 
 const (
 	maxTablespaceMap = 16 << 20 // bytes
-	MaxPath          = 1024     // MAXPGPATH in src/include/pg_config_manual.h, with its zero byte
+	// MaxPath is the length in bytes that no path reaches: MAXPGPATH in
+	// src/include/pg_config_manual.h, which counts a zero byte.
+	MaxPath = 1024
 )
 
 // ParseTablespaceMap decodes a tablespace_map (read_tablespace_map in
