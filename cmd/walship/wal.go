@@ -97,16 +97,15 @@ type server struct {
 
 // findServer finds the cluster of the WAL file at path: by --system-id, else
 // by the control file.
-func (e *environment) findServer(c *cli.Context, path string, settings *config.Config) (server, error) {
+func (e *environment) findServer(systemID, path string, settings *config.Config) (server, error) {
 	control, dir, err := pgdata.FindControlFile(path, settings.Postgres.DataDirectory)
-	text := c.String("system-id")
-	if text == "" {
+	if systemID == "" {
 		if err != nil {
 			return server{}, withHint(err, "run walship in the data directory, or set postgres.data_directory or --system-id")
 		}
 		return server{control.SystemID, dir, uint64(control.WALSegmentSize)}, nil
 	}
-	id, parseErr := parseSystemID(text)
+	id, parseErr := parseSystemID(systemID)
 	if parseErr != nil {
 		return server{}, parseErr
 	}

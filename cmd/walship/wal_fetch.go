@@ -27,7 +27,7 @@ func (e *environment) fetchWAL(c *cli.Context, file, dest string) error {
 	if err != nil {
 		return &usageError{err.Error()}
 	}
-	s, err := e.findServer(c, dest, settings)
+	s, err := e.findServer(c.String("system-id"), dest, settings)
 	if err != nil {
 		return err
 	}

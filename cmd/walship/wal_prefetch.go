@@ -49,7 +49,7 @@ func (e *environment) prefetchWAL(c *cli.Context, last, dest string) error {
 	if err != nil {
 		return err
 	}
-	s, err := e.findServer(c, dest, settings)
+	s, err := e.findServer(c.String("system-id"), dest, settings)
 	if err != nil {
 		return err
 	}

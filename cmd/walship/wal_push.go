@@ -15,12 +15,15 @@ import (
 	"github.com/walship/walship/pkg/wal"
 )
 
-// The memory of a database's host has better use than to hold a push's
-// garbage. What a push holds is a few large buffers, so that looking through
-// them takes no time.
+// A push of one segment ends before there is much garbage, and to look for it
+// takes a tenth of its time. In a batch, the memory of a database's host has
+// better use than to hold garbage, and what is held is a few large buffers, so
+// that looking through them takes no time.
 const (
-	pushHeap    = 104 << 20 // bytes at which Go collects rather than grow; a batch is bounded below that
-	pushGarbage = 50        // percent of what is in use, before Go collects
+	pushHeap     = 104 << 20 // bytes at which Go collects rather than grow; a batch is bounded below that
+	pushGarbage  = 800       // percent of what is in use before Go collects: not below 32 MiB
+	batchGarbage = 50
+	pushSegment  = 16 << 20 // bytes of a segment; a larger one is pushed as a batch is
 )
 
 // pushWAL archives one file, and the segments that wait behind it.
@@ -35,7 +38,7 @@ func (e *environment) pushWAL(c *cli.Context, path string) error {
 	if err != nil {
 		return &usageError{err.Error()}
 	}
-	s, err := e.findServer(c, path, settings)
+	s, err := e.findServer(c.String("system-id"), path, settings)
 	if err != nil {
 		return err
 	}
@@ -46,6 +49,9 @@ func (e *environment) pushWAL(c *cli.Context, path string) error {
 	}
 	debug.SetMemoryLimit(pushHeap)
 	debug.SetGCPercent(pushGarbage)
+	if s.segmentSize > pushSegment {
+		debug.SetGCPercent(batchGarbage)
+	}
 	o := archive.PushOptions{
 		SystemID: s.systemID, Strict: c.Bool("strict"), Batch: memory.batch(settings),
 		Processors: min(pushConcurrency(settings), 2), Host: hostName(), Log: e.logger(),
@@ -200,7 +206,8 @@ func (m *pushMemory) batch(settings *config.Config) *archive.Batch {
 	deadline := settings.WAL.PushDeadline.Duration
 	return &archive.Batch{
 		Done: &m.done, Concurrency: pushConcurrency(settings),
-		Begin: deadline / 4, End: deadline / 2,
+		Starts: func() { debug.SetGCPercent(batchGarbage) },
+		Begin:  deadline / 4, End: deadline / 2,
 	}
 }
 

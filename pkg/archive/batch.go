@@ -37,6 +37,9 @@ type Batch struct {
 	// Begin is how long the batch begins with further segments, End how long
 	// it waits for the last of them, from the start of the push.
 	Begin, End time.Duration
+	// Starts is called before anything is taken along, if something is; it may
+	// be nil.
+	Starts func()
 }
 
 // along lists what a push takes along.

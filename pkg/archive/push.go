@@ -87,6 +87,9 @@ func pushFile(ctx context.Context, r *repo.Repository, path string, o PushOption
 		return Pushed{}, err
 	}
 	if along := o.Batch.along(own); len(along) > 0 {
+		if o.Batch.Starts != nil {
+			o.Batch.Starts()
+		}
 		return newBatch(o.Batch, own, along).run(ctx)
 	}
 	if err := own.prepare(ctx, &packers{sealer: r.Sealer, processors: o.Processors}); err != nil {
