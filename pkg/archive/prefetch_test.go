@@ -477,6 +477,42 @@ func TestPrefetchStalls(t *testing.T) {
 	}
 }
 
+// Fetching ahead ends with the server, whatever the storage is doing: even if it
+// notices nothing, as a directory does whose file server is silent.
+func TestPrefetchEndsInSilence(t *testing.T) {
+	for _, what := range []string{"open", "get"} {
+		t.Run(what, func(t *testing.T) {
+			r := newRecovery(t, 3)
+			asked, release := make(chan struct{}, 10), make(chan struct{})
+			defer close(release)
+			silent := func() {
+				asked <- struct{}{}
+				<-release
+			}
+			open := r.open
+			if what == "open" {
+				open = func(ctx context.Context) (*repo.Repository, error) {
+					silent()
+					return r.open(ctx)
+				}
+			}
+			r.storage.fault(func(context.Context, string) error {
+				silent()
+				return nil
+			})
+			r.running.Go(func() { r.ended <- Prefetch(t.Context(), open, r.options(parse(t, numbered(1, 1)))) })
+			<-asked
+			r.over.Store(true)
+			if err := r.end(t); err != nil {
+				t.Error(err)
+			}
+			if log := r.log.String(); !strings.Contains(log, "the recovery run is over") {
+				t.Errorf("it didn't end with the server: %s", log)
+			}
+		})
+	}
+}
+
 // What belongs to another recovery run, or was configured otherwise, isn't
 // given out; the process that has it makes room.
 func TestPrefetchOtherRun(t *testing.T) { // fault 5

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/walship/walship/pkg/repo"
 	"github.com/walship/walship/pkg/wal"
 )
 
@@ -81,7 +82,14 @@ func prefetch(ctx context.Context, open Opener, o PrefetchOptions) error {
 		return err
 	}
 	defer lock.Close()
-	repository, err := open(ctx)
+	p := &prefetcher{o: o, end: end}
+	p.used.Store(time.Now().UnixNano())
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer end(nil)
+	// From here on the storage may be silent.
+	running.Go(func() { p.watch(ctx) })
+	repository, err := openUntil(ctx, open)
 	if err != nil {
 		return err
 	}
@@ -90,28 +98,40 @@ func prefetch(ctx context.Context, open Opener, o PrefetchOptions) error {
 		return err
 	}
 	defer func() { _ = o.State.Remove(prefetchSocket) }() // the next one does it too
-	p := &prefetcher{
-		o:   o,
-		end: end,
-		window: &window{
-			repository: repository, systemID: o.SystemID, size: o.SegmentSize, folder: folder,
-			largest: int(min(uint64(o.Segments), max(aheadBytes/o.SegmentSize, 1))),
-			workers: o.Workers, log: o.Log, ctx: ctx,
-		},
+	p.window = &window{
+		repository: repository, systemID: o.SystemID, size: o.SegmentSize, folder: folder,
+		largest: int(min(uint64(o.Segments), max(aheadBytes/o.SegmentSize, 1))),
+		workers: o.Workers, log: o.Log, ctx: ctx,
 	}
-	p.used.Store(time.Now().UnixNano())
 	o.Log.Debug("fetching ahead", "segments", p.window.largest, "workers", o.Workers)
 	p.window.follow(o.Last)
-	var running sync.WaitGroup
-	running.Go(func() { p.watch(ctx) })
 	running.Go(func() {
 		<-ctx.Done()
 		_ = listener.Close()
 	})
 	p.accept(ctx, listener)
-	running.Wait()
 	p.window.stop()
 	return context.Cause(ctx)
+}
+
+// openUntil opens the repository, and returns when ctx ends even if the storage
+// doesn't notice: the process ends then.
+func openUntil(ctx context.Context, open Opener) (*repo.Repository, error) {
+	type opened struct {
+		repository *repo.Repository
+		err        error
+	}
+	result := make(chan opened, 1)
+	go func() {
+		r, err := open(ctx)
+		result <- opened{r, err}
+	}()
+	select {
+	case o := <-result:
+		return o.repository, o.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 // lockPrefetch makes sure that there is one process for a server.

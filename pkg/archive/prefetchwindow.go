@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/walship/walship/pkg/durable"
 	"github.com/walship/walship/pkg/repo"
@@ -112,13 +113,26 @@ func (w *window) atEnd() bool {
 	return !slices.ContainsFunc(w.ahead, func(s *piece) bool { return !s.failed() })
 }
 
-// stop drops everything; ctx must have ended.
+// stopWait is how long the end of fetching ahead waits for a storage that
+// doesn't notice it, such as a directory whose server is silent.
+const stopWait = time.Second
+
+// stop drops everything; ctx must have ended, and the process must end then.
 func (w *window) stop() {
 	w.mu.Lock()
 	w.halted = true
 	w.keep(0)
 	w.mu.Unlock()
-	w.running.Wait()
+	ended := make(chan struct{})
+	go func() {
+		w.running.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(stopWait):
+		w.log.Warn("the storage is silent: what is being fetched ends with the process")
+	}
 }
 
 // keep drops all but the first n segments.
