@@ -46,6 +46,9 @@ const (
 	doneLife = 10 * time.Minute
 	// doneMost bounds how many records are kept.
 	doneMost = 256
+	// temporaryLife is how old a temporary file is that nobody writes any more:
+	// whoever made it was killed. They are tiny, and renamed at once.
+	temporaryLife = 10 * time.Minute
 )
 
 // Done remembers, from one call to those right after it, which segments a
@@ -139,31 +142,58 @@ func (d *Done) record(repository string, name wal.FileName, id identity, at time
 }
 
 // sweep removes the records that nobody asked for: those that are too old,
-// and the oldest where there are too many.
+// and the oldest where there are too many; and the temporary files that killed
+// calls left in the state folder.
 func (d *Done) sweep() error {
-	folder, err := d.State.Open(doneFolder)
+	errs := []error{d.sweepTemporary("."), d.sweepTemporary(prefetchFolder)}
+	infos, err := d.list(doneFolder)
+	if err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	slices.SortFunc(infos, func(a, b fs.FileInfo) int { return strings.Compare(b.Name(), a.Name()) })
+	slices.SortStableFunc(infos, func(a, b fs.FileInfo) int { return b.ModTime().Compare(a.ModTime()) })
+	for i, info := range infos {
+		age := d.time().Sub(info.ModTime())
+		if age < 0 || age > doneLife || i >= doneMost {
+			errs = append(errs, d.remove(path.Join(doneFolder, info.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// sweepTemporary removes the temporary files from a folder that are too old to
+// be somebody's.
+func (d *Done) sweepTemporary(folder string) error {
+	infos, err := d.list(folder)
+	errs := []error{err}
+	for _, info := range infos {
+		if durable.IsTemporary(info.Name()) && d.time().Sub(info.ModTime()) > temporaryLife {
+			errs = append(errs, d.remove(path.Join(folder, info.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// list reads a folder of the state; none is empty.
+func (d *Done) list(name string) ([]fs.FileInfo, error) {
+	folder, err := d.State.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return nil, nil
 	}
 	if err != nil {
-		return fmt.Errorf("sweep what was remembered: %w", err)
+		return nil, fmt.Errorf("sweep what was remembered: %w", err)
 	}
 	defer folder.Close()
 	infos, err := folder.Readdir(-1)
 	if err != nil {
+		return nil, fmt.Errorf("sweep what was remembered: %w", err)
+	}
+	return infos, nil
+}
+
+func (d *Done) remove(name string) error {
+	if err := d.State.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("sweep what was remembered: %w", err)
 	}
-	slices.SortFunc(infos, func(a, b fs.FileInfo) int { return strings.Compare(b.Name(), a.Name()) })
-	slices.SortStableFunc(infos, func(a, b fs.FileInfo) int { return b.ModTime().Compare(a.ModTime()) })
-	var errs []error
-	for i, info := range infos {
-		age := d.time().Sub(info.ModTime())
-		if age < 0 || age > doneLife || i >= doneMost {
-			err := d.State.Remove(path.Join(doneFolder, info.Name()))
-			if err != nil && !errors.Is(err, fs.ErrNotExist) {
-				errs = append(errs, fmt.Errorf("sweep what was remembered: %w", err))
-			}
-		}
-	}
-	return errors.Join(errs...)
+	return nil
 }

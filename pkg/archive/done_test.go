@@ -2,6 +2,7 @@ package archive
 
 import (
 	"bytes"
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -189,6 +190,39 @@ func TestDoneSweep(t *testing.T) {
 	}
 	if err := s.sweep(); err != nil || count() != doneMost-1 {
 		t.Errorf("%d records are left without the old one (%v)", count(), err)
+	}
+}
+
+// What killed calls left in the state folder goes, and what may be somebody's stays.
+func TestSweepTemporary(t *testing.T) {
+	s := newDone(t)
+	s.clock = time.Now()
+	if err := makePrefetchFolder(s.State); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		age  time.Duration
+		gone bool
+	}{
+		".walship-~KILLED.tmp":                {temporaryLife + time.Second, true},
+		prefetchFolder + "/.walship-~OLD.tmp": {temporaryLife + time.Second, true},
+		".walship-~WRITTEN.tmp":               {time.Second, false},
+		prefetchFolder + "/.walship-~NEW.tmp": {time.Second, false},
+		knownFile:                             {temporaryLife + time.Second, false},
+		prefetchStreak:                        {temporaryLife + time.Second, false},
+	} {
+		if err := s.State.WriteFile(name, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.State.Chtimes(name, time.Time{}, s.clock.Add(-c.age)); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.sweep(); err != nil {
+			t.Error(err)
+		}
+		if _, err := s.State.Lstat(name); errors.Is(err, fs.ErrNotExist) != c.gone {
+			t.Errorf("%s, %v old: %v; want it gone: %t", name, c.age, err, c.gone)
+		}
 	}
 }
 
