@@ -30,12 +30,13 @@ func TestStoppedInBatch(t *testing.T) {
 
 	for _, call := range []struct{ at, code int }{{0, 10}, {7, 0}} {
 		cmd := site.commandOn(t, c, "wal", "push", "pg_wal/"+names[0])
-		started := make(chan struct{})
+		started, ended := make(chan struct{}), make(chan struct{})
 		var asked time.Time
 		requests.begin(func(entry string) {
 			if <-started; entry == "PUT "+names[call.at]+".zst.age" {
 				asked = time.Now()
 				_ = cmd.Process.Signal(syscall.SIGTERM) // ProcessState says how it ended
+				<-ended                                 // the answer mustn't be quicker than the signal
 			}
 		})
 		var said strings.Builder
@@ -46,6 +47,7 @@ func TestStoppedInBatch(t *testing.T) {
 			t.Fatal(err)
 		}
 		_ = cmd.Wait()
+		close(ended)
 		if took := time.Since(asked); asked.IsZero() || took > 5*time.Second {
 			t.Errorf("stopped at segment %d, the push took %v", call.at, took)
 		}
