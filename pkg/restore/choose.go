@@ -120,6 +120,9 @@ func (p *Plan) take(ctx context.Context, c Catalogue, ref repo.BackupRef, named 
 	if p.target.Kind == TargetTime && ref.Started().After(p.target.Time) {
 		return fmt.Sprintf("was begun at %s, so it can be restored to times behind that", FormatTime(ref.Started())), nil
 	}
+	if why := p.endsTooLate(ref.StopLSN); why != "" {
+		return why, nil // its key says so
+	}
 	b, err := c.Backup(ctx, ref)
 	if err != nil && !named {
 		return "", fmt.Errorf("plan restore: %w; --backup chooses another", err)
@@ -195,19 +198,22 @@ func (p *Plan) notBefore(b *repo.Backup) string {
 			return ""
 		}
 		return fmt.Sprintf("ended at %s, so it can be restored to times from then on", FormatTime(b.StopTime))
-	case TargetLSN:
-		// A target in the backup's last record may be reached with it.
-		if b.StopLSN <= t.LSN+lastRecord {
-			return ""
-		}
-		return fmt.Sprintf("ended at LSN %s, so it can be restored to LSNs from there on", b.StopLSN)
 	case TargetXID:
 		return endedBefore(b.StopSnapshot, t.XID)
-	case TargetName:
-		if p.point == 0 || b.StopLSN <= p.point {
-			return ""
-		}
-		return fmt.Sprintf("ended at LSN %s, behind the last restore point of that name at %s", b.StopLSN, p.point)
+	}
+	return p.endsTooLate(b.StopLSN)
+}
+
+// endsTooLate says why a backup that ends at an LSN is too late for a target of
+// which the LSN is known, or "".
+func (p *Plan) endsTooLate(stop wal.LSN) string {
+	t := p.target
+	// A target in the backup's last record may be reached with it.
+	if t.Kind == TargetLSN && stop > t.LSN+lastRecord {
+		return fmt.Sprintf("ended at LSN %s, so it can be restored to LSNs from there on", stop)
+	}
+	if t.Kind == TargetName && p.point != 0 && stop > p.point {
+		return fmt.Sprintf("ended at LSN %s, behind the last restore point of that name at %s", stop, p.point)
 	}
 	return ""
 }

@@ -292,6 +292,26 @@ func TestPlanScale(t *testing.T) {
 	}
 }
 
+// TestPlanScaleRecords plans for LSNs and transactions on the same archive, of
+// which no timeline is given.
+func TestPlanScaleRecords(t *testing.T) {
+	l := newLarge(t)
+	for _, n := range []uint64{largeForks[2] + 3, largeSegments / 2, largeForks[4] + 200, largeSegments - 3} {
+		for _, target := range []Target{{Kind: TargetLSN, LSN: wal.LSN(n*smallSegment + 40)}, {Kind: TargetXID, XID: uint64(segmentXID(n))}} {
+			l.requests.Store(0)
+			p, err := MakePlan(t.Context(), Of(l.repository), Request{SystemID: testSystem, Target: target})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if requests := l.requests.Load(); requests > 200 || p.Stop == nil || p.Stop.XID != segmentXID(n) || !p.Reachable {
+				t.Errorf("%s: %d requests, at most 200; it stops at %+v, problems %q", target, requests, p.Stop, p.Problems)
+			} else {
+				t.Logf("%s: %d requests", target, requests)
+			}
+		}
+	}
+}
+
 // plan plans for a target, and checks the stop and what it cost.
 func (l *large) plan(t *testing.T, target Target, latency time.Duration) {
 	l.latency = latency
