@@ -31,6 +31,7 @@ func backupCommand(e *environment) *cli.Command {
 				Flags: append([]cli.Flag{
 					&cli.StringFlag{Name: "label", Usage: "`TEXT` that the backup's label and record carry", Value: "walship base backup"},
 					&cli.StringFlag{Name: "checkpoint", Usage: "`MODE` of the checkpoint that begins the backup: fast, at once; or spread, which doesn't burden the server and takes minutes", Value: "fast"},
+					&cli.BoolFlag{Name: "fast", Usage: "the same as --checkpoint=fast, the default"},
 					&cli.StringFlag{Name: "manifest-checksums", Usage: "`ALGORITHM` for the checksum of each file: NONE, CRC32C, SHA224, SHA256, SHA384 or SHA512", Value: string(pgdata.ChecksumCRC32C)},
 					&cli.BoolFlag{Name: "no-verify-checksums", Usage: "don't hold the pages of relations against their checksums"},
 					&cli.BoolFlag{Name: "incremental", Usage: "store only what changed since an earlier backup; what it needs to know that is in docs/incremental.md"},
@@ -41,7 +42,8 @@ func backupCommand(e *environment) *cli.Command {
 					durationFlag("wal-timeout", "give up when for so long no segment that the backup needs arrives in the archive", backup.DefaultWALTimeout),
 					progressFlag(),
 					jsonFlag(),
-				}, e.settingFlags("backup.concurrency", "backup.max_rate", "encryption.identity_files", "postgres.connection", "postgres.data_directory")...),
+				}, alias("backup-max-rate", "max-rate",
+					e.settingFlags("backup.concurrency", "backup.max_rate", "encryption.identity_files", "postgres.connection", "postgres.data_directory"))...),
 				Action: func(c *cli.Context) error {
 					if _, err := arguments(c); err != nil {
 						return err
@@ -221,6 +223,9 @@ func pushOptions(c *cli.Context) (backup.Options, error) {
 	case "fast":
 		o.Fast = true
 	case "spread":
+		if c.Bool("fast") {
+			return o, &usageError{"--fast contradicts --checkpoint=spread: give one of them"}
+		}
 	default:
 		return o, &usageError{fmt.Sprintf("--checkpoint=%s: it is fast or spread", c.String("checkpoint"))}
 	}

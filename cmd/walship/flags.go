@@ -37,6 +37,17 @@ func (e *environment) settingFlags(keys ...string) []cli.Flag {
 	return flags
 }
 
+// alias gives the flag that has a name another one, too.
+func alias(name, other string, flags []cli.Flag) []cli.Flag {
+	for _, f := range flags {
+		if g, ok := f.(*cli.GenericFlag); ok && g.Name == name {
+			g.Aliases = append(g.Aliases, other)
+			return flags
+		}
+	}
+	panic("no flag is called " + name)
+}
+
 // settingValue is the value of a setting's flag. A list's flag may be given
 // several times.
 type settingValue struct {
@@ -55,6 +66,9 @@ func (v *settingValue) Set(text string) error {
 }
 
 func (v *settingValue) String() string { return "" }
+
+// Serialize is what the flag parser sets the other names of a flag to.
+func (v *settingValue) Serialize() string { return v.set[v.key.Name] }
 
 // jsonFlag makes a command print its result as JSON.
 func jsonFlag() cli.Flag {
