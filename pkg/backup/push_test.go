@@ -18,6 +18,19 @@ import (
 	"github.com/walship/walship/pkg/storage"
 )
 
+// TestGroupAccess: the record says whether the data directory's group may read.
+func TestGroupAccess(t *testing.T) {
+	for mode, want := range map[os.FileMode]bool{0o700: false, 0o750: true} {
+		s := newSite(t)
+		if err := os.Chmod(s.dir, mode); err != nil {
+			t.Fatal(err)
+		}
+		if b, _ := s.mustPush(t); b.GroupAccess != want {
+			t.Errorf("of a data directory of mode %v the record says %v", mode, b.GroupAccess)
+		}
+	}
+}
+
 func TestRecord(t *testing.T) {
 	s := newSite(t)
 	var last Progress

@@ -95,6 +95,11 @@ func (x *remote) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	mode, err := x.session.DataDirectoryMode(ctx)
+	if err != nil {
+		return err
+	}
+	x.record.GroupAccess = pgdata.GroupAccess(mode)
 	if err := x.reserveWAL(ctx); err != nil {
 		return err
 	}

@@ -149,6 +149,7 @@ func (r *run) identify(d Deps, dir string) error {
 		Required:          requiredSettings(control),
 		ManifestChecksums: string(r.options.Checksums),
 		Standby:           r.facts.InRecovery,
+		GroupAccess:       pgdata.GroupAccess(info.Mode()),
 	}
 	return nil
 }

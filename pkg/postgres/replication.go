@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"strconv"
 	"strings"
@@ -169,6 +170,19 @@ func (r *Replication) Show(ctx context.Context, name string) (string, error) {
 		return "", fmt.Errorf("read the setting %s: %w", name, err)
 	}
 	return string(rows[0][0]), nil
+}
+
+// DataDirectoryMode reads the permissions of the server's data directory.
+func (r *Replication) DataDirectoryMode(ctx context.Context) (fs.FileMode, error) {
+	text, err := r.Show(ctx, "data_directory_mode")
+	if err != nil {
+		return 0, err
+	}
+	mode, err := strconv.ParseUint(text, 8, 32)
+	if err != nil {
+		return 0, fmt.Errorf("read the setting data_directory_mode: %w", err)
+	}
+	return fs.FileMode(mode).Perm(), nil
 }
 
 // Facts asks for what Conn.Facts asks for, but for the server's paths: they

@@ -55,6 +55,10 @@ type Backup struct {
 	// running, or one not yet begun, ends behind StopLSN.
 	StopSnapshot string `json:"stop_snapshot"`
 
+	// GroupAccess: the data directory's group may read it (initdb
+	// --allow-group-access), and so may that of a restored one.
+	GroupAccess bool `json:"group_access,omitempty"`
+
 	DataChecksums bool `json:"data_checksums"`
 	// PagesChecked is how many pages were held against their checksums; 0
 	// where the cluster has none, or nobody asked.

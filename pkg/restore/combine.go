@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path"
 	"sync"
@@ -126,7 +127,7 @@ func (c *combiner) readManifest(ctx context.Context, b *repo.Backup, each func(p
 
 // take takes in a file of the newest backup if it isn't to be written as it is:
 // the label, and files that the backup has incrementally.
-func (c *combiner) take(name string, content io.Reader, expected *manifestFile) (took bool, err error) {
+func (c *combiner) take(name string, content io.Reader, expected *manifestFile, perm fs.FileMode) (took bool, err error) {
 	if name == pgdata.BackupLabelFileName {
 		return true, c.takeLabel(content, expected)
 	}
@@ -146,7 +147,7 @@ func (c *combiner) take(name string, content io.Reader, expected *manifestFile) 
 	if err != nil {
 		return true, fmt.Errorf("create file %q: %w", of, err)
 	}
-	return true, errors.Join(f.begin(file, content, name, expected), file.Close())
+	return true, errors.Join(chmod(file, perm), f.begin(file, content, name, expected), file.Close())
 }
 
 // takeLabel writes the label of the directory that is put together: no longer

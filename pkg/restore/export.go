@@ -53,9 +53,12 @@ func (d *destination) fill(ctx context.Context, r *repo.Repository, p *Plan, log
 		if err := archive.Fetch(ctx, open, name, filepath.Join(dir, name.String()), archive.FetchOptions{SystemID: b.SystemID, Log: log}); err != nil {
 			return fmt.Errorf("fetch the backup's WAL: %w", err)
 		}
+		if err := os.Chmod(filepath.Join(dir, name.String()), d.filePerm()); err != nil {
+			return fmt.Errorf("fetch the backup's WAL: %w", err)
+		}
 		// It is archived, so a server needn't hand it over.
 		done := pgdata.WALDir + "/archive_status/" + name.String() + ".done"
-		if err := durable.WriteFile(d.data, done, nil, 0o600); err != nil {
+		if err := durable.WriteFile(d.data, done, nil, d.filePerm()); err != nil {
 			return fmt.Errorf("write %s: %w", done, err)
 		}
 	}
@@ -73,7 +76,7 @@ func (d *destination) fill(ctx context.Context, r *repo.Repository, p *Plan, log
 		return fmt.Errorf("read %s: it has %d bytes or more", pgdata.AutoConfFileName, maxConfiguration)
 	}
 	conf := pgdata.EditAutoConf(old, []pgdata.Setting{{Name: "archive_mode", Value: "off"}, {Name: "max_logical_replication_workers", Value: "0"}})
-	if err := durable.WriteFile(d.data, pgdata.AutoConfFileName, conf, 0o600); err != nil {
+	if err := durable.WriteFile(d.data, pgdata.AutoConfFileName, conf, d.filePerm()); err != nil {
 		return fmt.Errorf("write %s: %w", pgdata.AutoConfFileName, err)
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -147,9 +148,9 @@ func (x *extractor) entry(ctx context.Context, entry *tar.Header, content io.Rea
 	}
 	switch entry.Typeflag {
 	case tar.TypeDir:
-		return x.directory(name)
+		return x.directory(name, fs.FileMode(entry.Mode).Perm())
 	case tar.TypeReg:
-		return x.file(ctx, name, entry.Size, content, buffer)
+		return x.file(ctx, name, entry, content, buffer)
 	}
 	return fmt.Errorf("%q is neither a file nor a directory", entry.Name)
 }
@@ -160,7 +161,7 @@ func plainPath(name string) bool {
 	return name != "." && filepath.IsLocal(name) && path.Clean(name) == name && !strings.ContainsRune(name, 0)
 }
 
-func (x *extractor) directory(name string) error {
+func (x *extractor) directory(name string, mode fs.FileMode) error {
 	if name == pgdata.WALDir || strings.HasPrefix(name, pgdata.WALDir+"/") {
 		return nil // the restore makes its own
 	}
@@ -171,34 +172,40 @@ func (x *extractor) directory(name string) error {
 	if err := x.files.mkdir(root, below); err != nil {
 		return fmt.Errorf("make directory %q: %w", name, err)
 	}
+	if x.dst.group {
+		if err := root.Chmod(below, x.dst.dirLike(mode)); err != nil {
+			return fmt.Errorf("make directory %q: %w", name, err)
+		}
+	}
 	return nil
 }
 
-func (x *extractor) file(ctx context.Context, name string, size int64, content io.Reader, buffer []byte) error {
+func (x *extractor) file(ctx context.Context, name string, entry *tar.Header, content io.Reader, buffer []byte) error {
 	if name == pgdata.TablespaceMapFileName {
 		// It would replace the links of this restore's own mapping.
 		return nil
 	}
-	expected, err := x.manifest.claim(name, size)
+	expected, err := x.manifest.claim(name, entry.Size)
 	if err != nil {
 		return err
 	}
+	perm := x.dst.fileLike(fs.FileMode(entry.Mode).Perm())
 	if expected.kept {
-		return nil
+		return x.keep(name, perm)
 	}
 	if x.combiner != nil {
-		if took, err := x.combiner.take(name, content, expected); took || err != nil {
+		if took, err := x.combiner.take(name, content, expected, perm); took || err != nil {
 			return err
 		}
 	}
 	if name == pgdata.ControlFileName {
-		return x.controlFile(size, content, expected)
+		return x.controlFile(entry.Size, content, expected)
 	}
 	root, below, err := x.dst.locate(name)
 	if err != nil {
 		return err
 	}
-	file, err := x.files.create(root, below, size)
+	file, err := x.files.create(root, below, entry.Size, perm)
 	if err != nil {
 		return fmt.Errorf("create file %q: %w", name, err)
 	}
@@ -206,6 +213,21 @@ func (x *extractor) file(ctx context.Context, name string, size int64, content i
 		return errors.Join(err, file.Close())
 	}
 	return x.files.finish(ctx, root, below, file)
+}
+
+// keep gives a file that was there already the permissions of the backup's.
+func (x *extractor) keep(name string, perm fs.FileMode) error {
+	if !x.dst.group {
+		return nil // survey has made it private
+	}
+	root, below, err := x.dst.locate(name)
+	if err == nil {
+		err = root.Chmod(below, perm)
+	}
+	if err != nil {
+		return fmt.Errorf("set the permissions of file %q: %w", name, err)
+	}
+	return nil
 }
 
 func (x *extractor) controlFile(size int64, content io.Reader, expected *manifestFile) error {

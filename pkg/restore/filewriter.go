@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path"
 	"sync"
@@ -107,7 +108,7 @@ func (w *fileWriter) mkdir(root *os.Root, dir string) error {
 }
 
 // create opens a new file of a size that is known.
-func (w *fileWriter) create(root *os.Root, name string, size int64) (*os.File, error) {
+func (w *fileWriter) create(root *os.Root, name string, size int64, perm fs.FileMode) (*os.File, error) {
 	if err := w.mkdir(root, path.Dir(name)); err != nil {
 		return nil, err
 	}
@@ -115,7 +116,7 @@ func (w *fileWriter) create(root *os.Root, name string, size int64) (*os.File, e
 	if err != nil {
 		return nil, err
 	}
-	if err := reserve(file, size); err != nil {
+	if err := errors.Join(chmod(file, perm), reserve(file, size)); err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
 	return file, nil

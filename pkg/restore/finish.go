@@ -34,11 +34,11 @@ func (d *destination) arrange(p *Plan) error {
 		if name == "" {
 			continue
 		}
-		if err := pgwal.MkdirAll(name, 0o700); err != nil {
+		if err := d.mkdir(pgwal, name); err != nil {
 			return fmt.Errorf("make directory %s: %w", name, err)
 		}
 	}
-	if err := d.data.MkdirAll(pgdata.TablespaceDir, 0o700); err != nil {
+	if err := d.mkdir(d.data, pgdata.TablespaceDir); err != nil {
 		return fmt.Errorf("make directory %s: %w", pgdata.TablespaceDir, err)
 	}
 	for _, t := range p.Tablespaces {
@@ -51,6 +51,14 @@ func (d *destination) arrange(p *Plan) error {
 		}
 	}
 	return nil
+}
+
+// mkdir makes a directory of PostgreSQL's own, unless it is there.
+func (d *destination) mkdir(root *os.Root, name string) error {
+	if err := root.MkdirAll(name, pgdata.DirPerm); err != nil {
+		return err
+	}
+	return root.Chmod(name, d.dirPerm())
 }
 
 // configure writes the settings and the signal file of the recovery, and the
@@ -73,13 +81,13 @@ func (d *destination) configure(ctx context.Context, p *Plan, settings []byte) e
 		return fmt.Errorf("read %s: it has %d bytes or more", pgdata.AutoConfFileName, maxConfiguration)
 	}
 	conf := p.autoConf(old, raise(p.Settings, greatest))
-	if err := durable.WriteFile(d.data, pgdata.AutoConfFileName, conf, 0o600); err != nil {
+	if err := durable.WriteFile(d.data, pgdata.AutoConfFileName, conf, d.filePerm()); err != nil {
 		return fmt.Errorf("write %s: %w", pgdata.AutoConfFileName, err)
 	}
 	if err := d.removeSignals(); err != nil {
 		return err
 	}
-	if err := durable.WriteFile(d.data, p.SignalFile, nil, 0o600); err != nil {
+	if err := durable.WriteFile(d.data, p.SignalFile, nil, d.filePerm()); err != nil {
 		return fmt.Errorf("write %s: %w", p.SignalFile, err)
 	}
 	return nil
@@ -169,7 +177,7 @@ func syncFile(root *os.Root, name string) error {
 // commit puts pg_control in place, by a rename: only now is the directory a
 // cluster.
 func (d *destination) commit(control []byte) error {
-	if err := durable.WriteFile(d.data, pgdata.ControlFileName, control, 0o600); err != nil {
+	if err := durable.WriteFile(d.data, pgdata.ControlFileName, control, d.filePerm()); err != nil {
 		return fmt.Errorf("put %s in place: %w", pgdata.ControlFileName, err)
 	}
 	if err := d.release(); err != nil {

@@ -153,6 +153,9 @@ func (x *extractor) run(ctx context.Context, r *repo.Repository, p *Plan, o Opti
 	if err != nil {
 		return 0, err
 	}
+	if err := d.admitGroup(); err != nil {
+		return 0, err
+	}
 	// What a combiner writes, it writes piece by piece.
 	if err := d.sync(ctx, o.Concurrency, d.used || x.combiner != nil || o.export); err != nil {
 		return 0, err

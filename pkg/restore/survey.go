@@ -73,7 +73,7 @@ func (d *destination) surveyRoot(ctx context.Context, root *os.Root, prefix stri
 			}
 			m.keep(full)
 			kept.Add(want.size)
-			return root.Chmod(name, 0o600)
+			return d.restrict(root, name)
 		})
 		return nil
 	})
@@ -86,11 +86,24 @@ func (d *destination) surveyRoot(ctx context.Context, root *os.Root, prefix stri
 		if err := root.Remove(name); err == nil {
 			continue
 		}
-		if err := root.Chmod(name, 0o700); err != nil {
+		if err := d.restrict(root, name); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// restrict takes away of the permissions of what stays all that the restore
+// wouldn't give it. A part that isn't fetched again doesn't say more of them.
+func (d *destination) restrict(root *os.Root, name string) error {
+	info, err := root.Lstat(name)
+	if err != nil {
+		return err
+	}
+	if info.IsDir() {
+		return root.Chmod(name, d.dirLike(info.Mode()))
+	}
+	return root.Chmod(name, d.fileLike(info.Mode()))
 }
 
 // foreign tells whether something in a tablespace's directory isn't of a
@@ -154,7 +167,7 @@ func (x *extractor) here(part repo.Object) (bool, error) {
 			return false, nil
 		}
 		if isDir {
-			if err := x.directory(dir); err != nil {
+			if err := x.directory(dir, pgdata.GroupDirPerm); err != nil {
 				return false, err
 			}
 			continue
