@@ -170,6 +170,8 @@ func writeTimelineStatus(line func(key, format string, args ...any), t *status.T
 		switch {
 		case b.Unreadable != "":
 			line("", "backup %s can't be read: %s", b.ID, b.Unreadable)
+		case b.Unusable != "":
+			line("", "backup %s can't be restored: %s", b.ID, b.Unusable)
 		case b.Degraded:
 			line("", "backup %s is degraded", b.ID)
 		}

@@ -65,7 +65,7 @@ func (h heap) class() string {
 	class := "mark part"
 	for _, b := range h.backups {
 		switch {
-		case b.Degraded || b.Unreadable != "":
+		case b.Degraded || !b.leads():
 			return "mark bad"
 		case b.Parent == "":
 			class = "mark"
@@ -91,6 +91,8 @@ func (h heap) describe() string {
 		switch {
 		case b.Unreadable != "":
 			line += ": its record can't be read"
+		case b.Unusable != "":
+			line += ": it can't be restored"
 		case b.Degraded:
 			line += ": degraded"
 		}

@@ -33,8 +33,8 @@ func (c *Cluster) reachable(h wal.History, ranges []archive.Range, backups []pla
 	return all
 }
 
-// whole lists the backups that can be restored: their records can be read, and
-// so can those of all that they are based on.
+// whole lists the backups that can be restored: they and all that they are
+// based on can be read, and have their objects.
 func whole(backups []placed) []placed {
 	byID := map[string]Backup{}
 	for _, b := range backups {
@@ -43,13 +43,13 @@ func whole(backups []placed) []placed {
 	return slices.DeleteFunc(slices.Clone(backups), func(b placed) bool {
 		link, there := b.Backup, true
 		for range backups { // a chain isn't longer, unless it goes in a circle
-			if link.Unreadable != "" || !there || link.Parent == "" {
+			if !link.leads() || !there || link.Parent == "" {
 				break
 			}
 			link, there = byID[link.Parent]
 			there = there && !link.Degraded // nothing is based on that
 		}
-		return link.Unreadable != "" || !there || link.Parent != ""
+		return !link.leads() || !there || link.Parent != ""
 	})
 }
 

@@ -81,13 +81,20 @@ type Backup struct {
 	// Unreadable says why the backup's record can't be read; such a backup
 	// leads nowhere.
 	Unreadable string `json:"unreadable,omitempty"`
+	// Unusable says why it can't be restored although its record can be read:
+	// an object of it, or what it is based on, is gone. It leads nowhere either.
+	Unusable string `json:"unusable,omitempty"`
 }
+
+// leads tells whether the backup itself doesn't keep a restore from it.
+func (b Backup) leads() bool { return b.Unreadable == "" && b.Unusable == "" }
 
 // readOnce is how many objects are read at a time.
 const readOnce = 16
 
 // Of collects what a repository has of a cluster. It lists all of the
-// cluster's WAL, and reads the records of its backups, the history files, and
+// cluster's WAL and, one by one, the folder of each backup, a request for each
+// 1,000 objects in it; and reads the records of its backups, the history files, and
 // the context headers of one segment of each run and of up to 16 at each timeline's end.
 func Of(ctx context.Context, r *repo.Repository, systemID uint64) (*Cluster, error) {
 	ranges, err := archive.Ranges(ctx, r, systemID, wal.FileName{})
@@ -148,12 +155,32 @@ func readBackups(ctx context.Context, r *repo.Repository, systemID uint64) ([]pl
 					b.Parent = record.Parent.ID
 				}
 				b.StartTime, b.StopTime, b.Degraded = record.StartTime.UTC(), record.StopTime.UTC(), len(record.Degraded) > 0
+				if b.Unusable, err = r.Lost(ctx, record); err != nil {
+					return err
+				}
 			}
 			backups[i] = placed{b, ref.Timeline}
 			return nil
 		})
 	}
-	return backups, group.Wait()
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	markOrphans(backups)
+	return backups, nil
+}
+
+// markOrphans marks the backups that are based on what can't be restored. A
+// parent is older than what is based on it, and stands before it.
+func markOrphans(backups []placed) {
+	lead := map[string]bool{}
+	for i := range backups {
+		b := &backups[i].Backup
+		if b.leads() && b.Parent != "" && !lead[b.Parent] {
+			b.Unusable = fmt.Sprintf("backup %s, which it is based on, is gone or can't be restored", b.Parent)
+		}
+		lead[b.ID] = b.leads()
+	}
 }
 
 func readHistories(ctx context.Context, r *repo.Repository, systemID uint64) (map[wal.TimelineID]wal.History, error) {

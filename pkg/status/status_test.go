@@ -4,13 +4,16 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"iter"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/walship/walship/pkg/object"
 	"github.com/walship/walship/pkg/repo"
+	"github.com/walship/walship/pkg/storage"
 	"github.com/walship/walship/pkg/storage/mem"
 	"github.com/walship/walship/pkg/wal"
 )
@@ -79,16 +82,27 @@ func (a archived) history(timeline wal.TimelineID, lines ...string) {
 
 func (a archived) backup(timeline wal.TimelineID, hour int, start, stop float64) (id string) {
 	a.t.Helper()
-	id = at(hour).Format("20060102T150405Z")
+	return a.backupOf(nil, timeline, hour, start, stop).ID
+}
+
+// backupOf is backup for one that is based on another; nil: for a full one.
+func (a archived) backupOf(parent *repo.Backup, timeline wal.TimelineID, hour int, start, stop float64) *repo.Backup {
+	a.t.Helper()
+	id := at(hour).Format("20060102T150405Z")
 	b := &repo.Backup{
 		ID: id, SystemID: testSystem, Timeline: timeline, StartLSN: lsn(start), StopLSN: lsn(stop), SegmentSize: testSegment,
 		StartTime: at(hour), StopTime: at(hour).Add(time.Minute),
 		Parts: []repo.Object{{Key: repo.PartKey(testSystem, id, 1)}}, Manifest: repo.Object{Key: repo.ManifestKey(testSystem, id)},
 	}
+	if parent != nil {
+		b.Parent = parent.AsParent()
+	}
+	a.put(b.Parts[0].Key, nil)
+	a.put(b.Manifest.Key, nil)
 	if err := a.CommitBackup(context.Background(), b); err != nil {
 		a.t.Fatal(err)
 	}
-	return id
+	return b
 }
 
 func TestOf(t *testing.T) {
@@ -149,12 +163,60 @@ func TestOf(t *testing.T) {
 	}
 }
 
+// TestLostObjects: a backup that an object is gone of leads nowhere, and
+// neither does what is based on it. Each backup costs one listing.
+func TestLostObjects(t *testing.T) {
+	a := newArchived(t)
+	a.segments(1, 1, 9)
+	whole := a.backupOf(nil, 1, 9, 2.1, 2.2)
+	lost := a.backupOf(nil, 1, 8, 1.1, 1.2)
+	child := a.backupOf(lost, 1, 10, 3.1, 3.2)
+	grandchild := a.backupOf(child, 1, 11, 4.1, 4.2)
+	if err := a.Store.Delete(t.Context(), lost.Parts[0].Key); err != nil {
+		t.Fatal(err)
+	}
+	store := &listings{Store: a.Store}
+	a.Repository.Store = store
+	got, err := Of(t.Context(), a.Repository, testSystem)
+	if err != nil || len(got.Timelines) != 1 {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	for _, b := range got.Timelines[0].Backups {
+		want := map[string]string{
+			lost.ID: lost.Parts[0].Key + " isn't in the repository any more", child.ID: "backup " + lost.ID + ", which it is based on, is gone or can't be restored",
+			grandchild.ID: "backup " + child.ID + ", which it is based on, is gone or can't be restored",
+		}[b.ID]
+		if b.Unusable != want {
+			t.Errorf("backup %s: unusable: %q, want %q", b.ID, b.Unusable, want)
+		}
+	}
+	if reachable := got.Timelines[0].Reachable; len(reachable) != 1 || reachable[0].Backup != whole.ID {
+		t.Errorf("reachable is %+v, want all from backup %s on", reachable, whole.ID)
+	}
+	if n := store.folders.Load(); n != 4 {
+		t.Errorf("%d folders of 4 backups were listed", n)
+	}
+}
+
+// listings counts the listings of backups' folders.
+type listings struct {
+	storage.Store
+	folders atomic.Int64
+}
+
+func (l *listings) List(ctx context.Context, prefix, after string) iter.Seq2[storage.Info, error] {
+	if strings.Contains(prefix, "/parts/") {
+		l.folders.Add(1)
+	}
+	return l.Store.List(ctx, prefix, after)
+}
+
 // TestWhole: a backup whose chain is cut leads nowhere.
 func TestWhole(t *testing.T) {
 	var got []string
 	for _, b := range whole([]placed{
 		{Backup: Backup{ID: "full"}}, {Backup: Backup{ID: "second", Parent: "full"}}, {Backup: Backup{ID: "third", Parent: "second"}},
-		{Backup: Backup{ID: "orphan", Parent: "gone"}}, {Backup: Backup{ID: "broken", Unreadable: "why"}}, {Backup: Backup{ID: "on-broken", Parent: "broken"}},
+		{Backup: Backup{ID: "orphan", Parent: "gone"}}, {Backup: Backup{ID: "broken", Unreadable: "why"}}, {Backup: Backup{ID: "lost", Unusable: "why"}}, {Backup: Backup{ID: "on-broken", Parent: "broken"}},
 		{Backup: Backup{ID: "circle", Parent: "circle"}},
 		{Backup: Backup{ID: "degraded", Degraded: true}}, {Backup: Backup{ID: "on-degraded", Parent: "degraded"}},
 	}) {

@@ -122,7 +122,7 @@ func (d *drawing) drawBackups(row int) {
 	for _, b := range d.cluster.Timelines[row].Backups {
 		mark := markBackup
 		switch {
-		case b.Degraded || b.Unreadable != "":
+		case b.Degraded || !b.leads():
 			mark = markDegraded
 		case b.Parent != "":
 			mark = markPart
