@@ -20,7 +20,7 @@ func backupExportCommand(e *environment) *cli.Command {
 			&cli.StringFlag{Name: "to-dir", Usage: "the new data `DIRECTORY`, empty or not there yet"},
 			&cli.GenericFlag{Name: "tablespace-map", Usage: "put the tablespace at OLD (or with that OID) to NEW: `OLD=NEW`; may be given several times", Value: &mappingValue{}},
 			&cli.BoolFlag{Name: "replace", Usage: "the exported cluster takes the place of the original: keep its archiving settings"},
-			systemIDFlag(), jsonFlag(),
+			systemIDFlag(), progressFlag(), jsonFlag(),
 		}, e.settingFlags("restore.concurrency", "encryption.identity_files")...),
 		Action: func(c *cli.Context) error {
 			args, err := arguments(c, "ID")
@@ -58,6 +58,10 @@ func (e *environment) exportBackup(c *cli.Context, id string) error {
 			return err
 		}
 	}
+	meter, err := e.meter(c, "export")
+	if err != nil {
+		return err
+	}
 	settings, err := e.config()
 	if err != nil {
 		return err
@@ -70,7 +74,11 @@ func (e *environment) exportBackup(c *cli.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	if err := restore.Export(c.Context, repository, plan, restore.Options{Concurrency: settings.Restore.Concurrency, Log: e.logger()}); err != nil {
+	err = restore.Export(c.Context, repository, plan, restore.Options{
+		Concurrency: settings.Restore.Concurrency, Log: e.logger(), Progress: meter.ofRestore(id),
+	})
+	meter.end()
+	if err != nil {
 		return err
 	}
 	result := exported{Backup: id, Directory: dir}

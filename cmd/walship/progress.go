@@ -8,6 +8,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
+
+	"github.com/walship/walship/pkg/restore"
 )
 
 // progressFlag chooses how a long command says how far it is.
@@ -65,6 +67,22 @@ func (e *environment) meter(c *cli.Context, what string) (*meter, error) {
 		return nil, &usageError{fmt.Sprintf("--progress=%s: it is auto, json or none", form)}
 	}
 	return m, nil
+}
+
+// ofRestore shows the progress of a restore, whose files may be compared with
+// what is there before.
+func (m *meter) ofRestore(id string) func(restore.Progress) {
+	what := m.what
+	return func(p restore.Progress) {
+		now := what
+		if p.Comparing {
+			now = "compare"
+		}
+		if now != m.what {
+			m.what, m.recent = now, nil
+		}
+		m.show(id, p.Done, p.Total)
+	}
 }
 
 // show is told once a second how far the command is.

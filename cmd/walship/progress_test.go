@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/walship/walship/pkg/restore"
 )
 
 // newMeter is a meter whose clock ticks once for each report.
@@ -54,6 +56,28 @@ func TestProgressLog(t *testing.T) {
 		`level=INFO msg="backup X: 59.0 MB of 100 MB (59 %), 1.0 MB/s, 41s left"` + "\n"
 	if out.String() != want {
 		t.Errorf("the log is\n%s\nwant\n%s", out, want)
+	}
+}
+
+// TestProgressOfRestore: the comparing that may come first has a name and a
+// speed of its own.
+func TestProgressOfRestore(t *testing.T) {
+	m, out := newMeter((*meter).redraw)
+	m.what = "restore"
+	show := m.ofRestore("X")
+	show(restore.Progress{Comparing: true, Total: 1000 << 20})
+	show(restore.Progress{Comparing: true, Done: 500 << 20, Total: 1000 << 20})
+	show(restore.Progress{Done: 500 << 20, Kept: 500 << 20, Total: 1000 << 20})
+	show(restore.Progress{Done: 600 << 20, Kept: 500 << 20, Total: 1000 << 20})
+	want := []string{
+		"compare X: 0 B of 1000 MB (0 %), 0 B/s",
+		"compare X: 500 MB of 1000 MB (50 %), 500 MB/s, 1s left",
+		"restore X: 500 MB of 1000 MB (50 %), 0 B/s",
+		"restore X: 600 MB of 1000 MB (60 %), 100 MB/s, 4s left",
+		"",
+	}
+	if got := strings.Join(want, "\x1b[K\r"); out.String() != got {
+		t.Errorf("on the terminal is %q, want %q", out.String(), got)
 	}
 }
 

@@ -176,7 +176,7 @@ func (e *environment) runRestore(c *cli.Context) error {
 	}
 	result, err := restore.Run(c.Context, repository, plan, restore.Options{
 		Concurrency: settings.Restore.Concurrency, Settings: private, Reuse: c.Bool("reuse"), Log: e.logger(),
-		Progress: func(p restore.Progress) { meter.show(plan.Backup.ID, p.Done, p.Total) },
+		Progress: meter.ofRestore(plan.Backup.ID),
 	})
 	meter.end()
 	if err != nil {

@@ -28,8 +28,8 @@ type Options struct {
 	// a copy of the same one and isn't running. Files of it that have the size
 	// and digest of the backup's stay; all else in it is removed.
 	Reuse bool
-	// Progress is called when files begin to be restored and every second or
-	// so; nil: not.
+	// Progress is called when files begin to be compared or restored, every
+	// second or so, and at the end of either, by one goroutine; nil: not.
 	Progress func(Progress)
 	Log      *slog.Logger
 
@@ -38,9 +38,12 @@ type Options struct {
 
 // Progress says how far a restore is.
 type Progress struct {
-	Done  int64 // bytes of files that are in their places
-	Kept  int64 // of those, bytes that were there already
-	Total int64 // bytes of all files
+	// Comparing: what is there already is being compared with the backup. Done
+	// are the bytes that were read, of Total if all files are there.
+	Comparing bool
+	Done      int64 // bytes of files that are in their places
+	Kept      int64 // of those, bytes that were there already
+	Total     int64 // bytes of all files
 }
 
 const defaultConcurrency = 4
@@ -115,7 +118,7 @@ func (x *extractor) run(ctx context.Context, r *repo.Repository, p *Plan, o Opti
 	d := x.dst
 	if d.used {
 		o.Log.Info("comparing what is there with the backup", "directory", p.Directory)
-		if kept, err = d.survey(ctx, x.manifest, o.Concurrency); err != nil {
+		if kept, err = d.survey(ctx, x.manifest, o); err != nil {
 			return 0, err
 		}
 		o.Log.Info("compared what is there with the backup", "kept_bytes", kept)
@@ -248,7 +251,8 @@ func largestFirst(parts []repo.Object) []int {
 	return order
 }
 
-// report calls progress at once and every second until the function it returns is called.
+// report calls progress at once, every second until the function that it
+// returns is called, and then.
 func report(progress func(Progress), now func() Progress) (stop func()) {
 	if progress == nil {
 		return func() {}
@@ -262,6 +266,7 @@ func report(progress func(Progress), now func() Progress) (stop func()) {
 		for {
 			select {
 			case <-quit:
+				progress(now())
 				return
 			case <-ticker.C:
 				progress(now())

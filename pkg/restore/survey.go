@@ -22,14 +22,34 @@ import (
 // and the digest of the manifest stay, and needn't be restored again;
 // everything else is removed, all WAL above all: PostgreSQL would replay it
 // (rule 3). It returns how many bytes stay.
-func (d *destination) survey(ctx context.Context, m *manifest, concurrency int) (int64, error) {
-	var kept atomic.Int64
+func (d *destination) survey(ctx context.Context, m *manifest, o Options) (int64, error) {
+	s := &surveyed{manifest: m}
+	total := m.comparable()
+	stop := report(o.Progress, func() Progress { return Progress{Comparing: true, Done: s.read.Load(), Total: total} })
+	defer stop()
 	for prefix, root := range d.prefixes() {
-		if err := d.surveyRoot(ctx, root, prefix, m, concurrency, &kept); err != nil {
+		if err := d.surveyRoot(ctx, root, prefix, o.Concurrency, s); err != nil {
 			return 0, fmt.Errorf("look through %s: %w", root.Name(), err)
 		}
 	}
-	return kept.Load(), nil
+	return s.kept.Load(), nil
+}
+
+// surveyed counts what a survey has found.
+type surveyed struct {
+	manifest   *manifest
+	read, kept atomic.Int64 // bytes
+}
+
+// comparable returns how many bytes there are of files that can be compared.
+func (m *manifest) comparable() int64 {
+	var total int64
+	for name, f := range m.files {
+		if _, incremental := pgdata.CutIncremental(name); !incremental && f.algorithm != pgdata.ChecksumNone {
+			total += f.size
+		}
+	}
+	return total
 }
 
 // prefixes returns the directories by what the names in the backup of all that
@@ -45,7 +65,7 @@ func (d *destination) prefixes() map[string]*os.Root {
 	return all
 }
 
-func (d *destination) surveyRoot(ctx context.Context, root *os.Root, prefix string, m *manifest, concurrency int, kept *atomic.Int64) error {
+func (d *destination) surveyRoot(ctx context.Context, root *os.Root, prefix string, concurrency int, s *surveyed) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(concurrency)
 	var dirs []string // from the top to the bottom
@@ -60,19 +80,19 @@ func (d *destination) surveyRoot(ctx context.Context, root *os.Root, prefix stri
 			dirs = append(dirs, name)
 			return nil
 		}
-		want := m.files[full]
+		want := s.manifest.files[full]
 		there, below, err := d.locate(full)
 		_, incremental := pgdata.CutIncremental(full)
 		if want == nil || incremental || full == pgdata.BackupLabelFileName || !entry.Type().IsRegular() || strings.HasPrefix(full, pgdata.WALDir+"/") || err != nil || there != root || below != name {
 			return root.Remove(name)
 		}
 		group.Go(func() error {
-			same, err := want.agrees(ctx, root, name)
+			same, err := want.agrees(ctx, root, name, &s.read)
 			if err != nil || !same {
 				return errors.Join(err, root.Remove(name))
 			}
-			m.keep(full)
-			kept.Add(want.size)
+			s.manifest.keep(full)
+			s.kept.Add(want.size)
 			return d.restrict(root, name)
 		})
 		return nil
@@ -118,8 +138,8 @@ func (d *destination) foreign(prefix, name string) bool {
 }
 
 // agrees tells whether a file is the one of the manifest. Without a checksum
-// there it can't be known.
-func (f *manifestFile) agrees(ctx context.Context, root *os.Root, name string) (bool, error) {
+// there it can't be known. It adds to all what it reads.
+func (f *manifestFile) agrees(ctx context.Context, root *os.Root, name string, all *atomic.Int64) (bool, error) {
 	check := f.checker()
 	if check.hash == nil || name == pgdata.ControlFileName {
 		return false, nil
@@ -142,6 +162,7 @@ func (f *manifestFile) agrees(ctx context.Context, root *os.Root, name string) (
 		n, err := file.Read(buffer)
 		check.hash.Write(buffer[:n])
 		read += int64(n)
+		all.Add(int64(n))
 		if err == io.EOF {
 			return read == f.size && check.check(name) == nil, nil
 		}
