@@ -122,7 +122,7 @@ func (e *environment) showBackup(c *cli.Context, id string) error {
 		}
 	}
 	if len(found) == 0 {
-		return withHint(fmt.Errorf("the repository has no backup %q", id), "walship backup list lists those that there are")
+		return withHint(fmt.Errorf("%w: the repository has no backup %q", errUnsafe, id), "walship backup list lists those that there are")
 	}
 	if len(found) > 1 {
 		return &usageError{fmt.Sprintf("%d clusters have a backup %s: choose one with --system-id", len(found), id)}

@@ -17,6 +17,7 @@ import (
 	"github.com/walship/walship/pkg/pgdata"
 	"github.com/walship/walship/pkg/postgres"
 	"github.com/walship/walship/pkg/restore"
+	"github.com/walship/walship/pkg/storage"
 )
 
 func restoreCommand(e *environment) *cli.Command {
@@ -98,7 +99,7 @@ func restoreError(err error) error {
 	if _, is := errors.AsType[*restore.RefusedError](err); is {
 		return fmt.Errorf("%w: %w", errUnsafe, err)
 	}
-	if errors.Is(err, object.ErrCorrupt) {
+	if wraps(object.ErrCorrupt, object.ErrMismatch, storage.ErrNotExist)(err) {
 		return withHint(err, "look for a copy of that object (in another bucket, among the storage's versions, a segment in a server's pg_wal too), or restore without it: a target before it, or another --backup")
 	}
 	return err

@@ -1,8 +1,14 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"maps"
+	"strings"
 	"testing"
+
+	"github.com/walship/walship/pkg/object"
+	"github.com/walship/walship/pkg/storage"
 )
 
 func TestTablespaceMap(t *testing.T) {
@@ -30,5 +36,19 @@ func TestTablespaceMap(t *testing.T) {
 		if (err == nil) != (c.want != nil) || err == nil && !maps.Equal(v.places, c.want) {
 			t.Errorf("%q: %v, %v; want %v", c.texts, v.places, err, c.want)
 		}
+	}
+}
+
+// TestRestoreErrorHint: whoever is told of a damaged or lost object is told what
+// can be done, too.
+func TestRestoreErrorHint(t *testing.T) {
+	for _, cause := range []error{object.ErrCorrupt, object.ErrMismatch, storage.ErrNotExist} {
+		err := restoreError(fmt.Errorf("extract part: %w", cause))
+		if h, has := errors.AsType[*hintError](err); !has || !strings.Contains(h.hint, "another --backup") {
+			t.Errorf("%v has no hint", err)
+		}
+	}
+	if _, has := errors.AsType[*hintError](restoreError(errors.New("no space left"))); has {
+		t.Error("another error has the hint, too")
 	}
 }

@@ -3,6 +3,7 @@ package backup
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -139,7 +140,7 @@ func (f *failing) Put(ctx context.Context, key string, body io.Reader) (storage.
 	}
 	f.fired = true
 	if !f.after {
-		return storage.Info{}, errors.New("connection reset")
+		return storage.Info{}, fmt.Errorf("put %s: connection reset", key) // as storages name it
 	}
 	// The client's own retry met what it had written.
 	if _, err := f.Store.Put(ctx, key, body); err != nil {
@@ -172,6 +173,8 @@ func TestStorageFails(t *testing.T) { // faults 10 and 15
 				}
 				if err == nil || !strings.Contains(err.Error(), "connection reset") {
 					t.Errorf("got %v, want the storage's error", err)
+				} else if strings.Count(err.Error(), "/parts/") > 1 {
+					t.Errorf("%v: names the object more than once", err)
 				}
 				s.noBackup(t)
 			})

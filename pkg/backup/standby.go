@@ -67,7 +67,11 @@ type Primary interface {
 
 // checkPrimary finds what can't work before anything is copied.
 func (r *run) checkPrimary(ctx context.Context) error {
-	if !r.record.Standby || r.deps.Primary == nil {
+	switch {
+	case r.deps.Primary == nil:
+		return nil
+	case !r.record.Standby: // after a failover, say, by the standby's old timer
+		r.log.Warn("--primary isn't used: the server isn't a standby, and ends its segments itself")
 		return nil
 	}
 	return r.deps.Primary.CheckPrimary(ctx, r.record.SystemID)

@@ -3,6 +3,7 @@ package backup
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"testing"
 
@@ -25,9 +26,13 @@ func TestWrongPrimary(t *testing.T) {
 		s := newSite(t)
 		s.archiveWAL(t, 6, 7)
 		s.server.facts.InRecovery = standby
-		deps := Deps{Repository: s.repository, Server: s.server, Primary: wrongPrimary{}, Log: discard(), Version: "test", Host: "db1"}
+		var log strings.Builder
+		deps := Deps{Repository: s.repository, Server: s.server, Primary: wrongPrimary{}, Log: slog.New(slog.NewTextHandler(&log, nil)), Version: "test", Host: "db1"}
 		if _, err := Push(t.Context(), deps, s.options); errors.Is(err, errWrongPrimary) != standby || (err != nil) != standby {
 			t.Errorf("of a standby (%v): %v", standby, err)
+		}
+		if said := strings.Contains(log.String(), "--primary isn't used"); said == standby {
+			t.Errorf("of a standby (%v) the log says\n%s", standby, &log)
 		}
 		for info, err := range s.repository.Store.List(t.Context(), "", "") {
 			if standby && (err != nil || strings.Contains(info.Key, "/parts/")) {

@@ -50,7 +50,7 @@ func (r *run) putSealed(ctx context.Context, sealer *object.Sealer, key string, 
 		return repo.Object{}, s.err
 	}
 	if s.err != nil && putErr == nil {
-		putErr = s.err
+		putErr = fmt.Errorf("store %s: %w", key, s.err)
 	}
 	return r.stored(ctx, key, s.result, putErr)
 }
@@ -77,7 +77,7 @@ func (r *run) stored(ctx context.Context, key string, result object.Result, err 
 		err = r.compare(ctx, key, result, err)
 	}
 	if err != nil {
-		return repo.Object{}, fmt.Errorf("store %s: %w", key, err)
+		return repo.Object{}, err // the storage names the object
 	}
 	r.progress.stored.Add(result.StoredSize)
 	return repo.Object{

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/walship/walship/pkg/object"
 	"github.com/walship/walship/pkg/pgdata"
 )
 
@@ -127,7 +128,7 @@ func (c checker) tee(dst io.Writer) io.Writer {
 
 func (c checker) check(name string) error {
 	if c.hash != nil && !bytes.Equal(c.hash.Sum(nil), c.want.checksum) {
-		return fmt.Errorf("file %q doesn't have the %s checksum of its manifest", name, c.want.algorithm)
+		return fmt.Errorf("%w: file %q doesn't have the %s checksum of its manifest", object.ErrCorrupt, name, c.want.algorithm)
 	}
 	return nil
 }

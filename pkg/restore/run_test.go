@@ -172,6 +172,9 @@ func TestRunRefusesContent(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), c.says) {
 				t.Fatalf("Run: %v; want an error that says %q", err, c.says)
 			}
+			if c.says == "checksum" && !errors.Is(err, object.ErrCorrupt) {
+				t.Errorf("Run: %v, which isn't an ErrCorrupt", err)
+			}
 			checkUnstartable(t, q.Directory)
 			if _, err := os.Lstat(filepath.Join(work, "evil")); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("a file was written outside: %v", err)

@@ -138,6 +138,8 @@ func fillDisk(dir string) error {
 	for range 2 {
 		if _, err := s.Put(ctx, "a/2", strings.NewReader(half)); !errors.Is(err, syscall.ENOSPC) {
 			return unexpected("put to a full disk: %v; want ENOSPC", err)
+		} else if strings.Count(err.Error(), "a/2") != 1 {
+			return unexpected("put to a full disk: %v; want the key once", err)
 		}
 		if entries, err := os.ReadDir(filepath.Join(dir, "a")); err != nil || len(entries) != 1 {
 			return unexpected("after a failed write the folder holds %v, %v; want the first object alone", entries, err)

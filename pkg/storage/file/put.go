@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"strings"
 	"syscall"
 
 	"github.com/walship/walship/pkg/durable"
@@ -138,7 +139,10 @@ func (s *Store) putError(key string, err error) error {
 		}
 		return fmt.Errorf("put %s: its folder or temporary file was removed meanwhile: %w", key, err)
 	}
-	return fmt.Errorf("put %s: %w", key, denied(err))
+	if err = denied(err); strings.Contains(err.Error(), key) {
+		return err // it says what was being done with the file
+	}
+	return fmt.Errorf("put %s: %w", key, err)
 }
 
 func (s *Store) linkError(key string, err error) error {
