@@ -45,6 +45,9 @@ type destination struct {
 	major   int
 	group   bool // the original's data directory let its group read: see dirPerm
 	used    bool // something may be in them already
+	// private are the directories, by their names in the backup, that are there
+	// already and not the group's.
+	private map[string]bool
 }
 
 func (d *destination) roots() []*os.Root {
@@ -92,7 +95,7 @@ func prepare(p *Plan, o Options) (*destination, error) {
 		}
 	}
 	interrupted := old != nil && !old.Completed && len(old.Places) > 0 && old.Places[0] == p.Directory
-	d := &destination{spaces: map[string]*os.Root{}, inPlace: map[string]bool{}, major: p.record.ServerVersion / 10000, group: p.record.GroupAccess}
+	d := &destination{spaces: map[string]*os.Root{}, inPlace: map[string]bool{}, private: map[string]bool{}, major: p.record.ServerVersion / 10000, group: p.record.GroupAccess}
 	d.marker = marker{Format: 1, SystemID: p.SystemID, Backup: p.record.ID}
 	for i, pl := range places {
 		t := terms{data: i == 0, interrupted: interrupted && slices.Contains(old.Places, pl.path), replaced: before.has(pl.path)}

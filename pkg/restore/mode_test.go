@@ -13,7 +13,7 @@ import (
 // key.
 func letGroup(b *madeBackup) {
 	b.record.GroupAccess = true
-	for _, e := range []tarEntry{file("server.key", "secret"), dir("own"), file("own/file", "x")} {
+	for _, e := range []tarEntry{file("server.key", "secret"), dir("own"), file("own/file", "x"), dir("pg_tblspc/16400/PG_15_202209061/5")} {
 		b.add(e)
 	}
 	for _, part := range b.parts {
@@ -132,6 +132,7 @@ func TestGroupAccessOfChain(t *testing.T) {
 	chain := chainOf(
 		map[string][]byte{relation: blocks{1, 2}.bytes()},
 		map[string][]byte{"base/1/INCREMENTAL.16384": blocks{1, 3}.incrementally(1)})
+	chain[1].add(dir("pg_tblspc/16400/PG_15_202209061"))
 	letGroup(chain[1])
 	for _, b := range chain {
 		b.commit(t, r)

@@ -37,18 +37,18 @@ func TestProgress(t *testing.T) {
 	export := func(p *Plan, o Options) error { return Export(t.Context(), r, p, o) }
 
 	compared, restored := run(request(work), Options{}, restore)
-	if len(compared) != 0 || len(restored) < 2 || restored[0].Done != 0 {
+	if len(compared) != 0 || len(restored) < 2 {
 		t.Errorf("of a restore into nothing was said %+v and %+v", compared, restored)
 	}
 	compared, restored = run(request(work), Options{Reuse: true}, restore)
-	if len(compared) < 2 || compared[0].Done != 0 || compared[0].Total < 20000+8192 {
+	if len(compared) < 2 || compared[0].Total < 20000+8192 {
 		t.Fatalf("of the comparing was said %+v", compared)
 	}
 	// All but pg_control, and postgresql.auto.conf, whose size is another.
 	if last := compared[len(compared)-1]; last.Done < 20000 || last.Done > last.Total-8192 {
 		t.Errorf("the last that was said of the comparing is %+v", last)
 	}
-	if first := restored[0]; first.Kept < 20000 || first.Done != first.Kept {
+	if first := restored[0]; first.Kept < 20000 || first.Done < first.Kept {
 		t.Errorf("behind the comparing was said %+v", first)
 	}
 

@@ -93,7 +93,8 @@ func (d *destination) surveyRoot(ctx context.Context, root *os.Root, prefix stri
 			}
 			s.manifest.keep(full)
 			s.kept.Add(want.size)
-			return d.restrict(root, name)
+			_, err = d.restrict(root, name)
+			return err
 		})
 		return nil
 	})
@@ -106,24 +107,30 @@ func (d *destination) surveyRoot(ctx context.Context, root *os.Root, prefix stri
 		if err := root.Remove(name); err == nil {
 			continue
 		}
-		if err := d.restrict(root, name); err != nil {
+		perm, err := d.restrict(root, name)
+		if err != nil {
 			return err
+		}
+		if perm != d.dirPerm() {
+			d.private[prefix+name] = true
 		}
 	}
 	return nil
 }
 
 // restrict takes away of the permissions of what stays all that the restore
-// wouldn't give it. A part that isn't fetched again doesn't say more of them.
-func (d *destination) restrict(root *os.Root, name string) error {
+// wouldn't give it, and returns what is left. A part that isn't fetched again
+// doesn't say more of them.
+func (d *destination) restrict(root *os.Root, name string) (fs.FileMode, error) {
 	info, err := root.Lstat(name)
 	if err != nil {
-		return err
+		return 0, err
 	}
+	perm := d.fileLike(info.Mode())
 	if info.IsDir() {
-		return root.Chmod(name, d.dirLike(info.Mode()))
+		perm = d.dirLike(info.Mode())
 	}
-	return root.Chmod(name, d.fileLike(info.Mode()))
+	return perm, root.Chmod(name, perm)
 }
 
 // foreign tells whether something in a tablespace's directory isn't of a
@@ -188,7 +195,11 @@ func (x *extractor) here(part repo.Object) (bool, error) {
 			return false, nil
 		}
 		if isDir {
-			if err := x.directory(dir, pgdata.GroupDirPerm); err != nil {
+			mode := pgdata.GroupDirPerm
+			if x.dst.private[dir] {
+				mode = pgdata.DirPerm
+			}
+			if err := x.directory(dir, mode); err != nil {
 				return false, err
 			}
 			continue
