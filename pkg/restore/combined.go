@@ -121,7 +121,8 @@ func (f *combined) finish(file *os.File, content io.Reader, name string, expecte
 	check, sum := expected.checker(), algorithm.New()
 	src := io.TeeReader(content, check.tee(io.Discard))
 	whole := uint32(min(expected.size/pgdata.BlockSize, int64(f.wanted))) // blocks that may come from here
-	buffer := make([]byte, stretchBlocks*pgdata.BlockSize)
+	// Most files are small, and there may be very many.
+	buffer := make([]byte, min(stretchBlocks, f.blocks)*pgdata.BlockSize)
 	for at := uint32(0); at < f.blocks; {
 		n := min(stretchBlocks, f.blocks-at)
 		data := buffer[:n*pgdata.BlockSize]
