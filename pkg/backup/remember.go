@@ -92,7 +92,12 @@ func newRemember(state *os.Root, id string) (*remember, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &remember{state: state, file: file, gzip: gzip.NewWriter(file)}, nil
+	packed, err := gzip.NewWriterLevel(file, gzip.BestSpeed)
+	if err != nil {
+		file.Discard()
+		return nil, err
+	}
+	return &remember{state: state, file: file, gzip: packed}, nil
 }
 
 // add notes a file of the manifest; m may be nil.

@@ -36,6 +36,11 @@ type walker struct {
 	inPlace map[string]bool // directories of tablespaces created in place
 	log     *slog.Logger
 	emit    func(entry) error
+
+	// init is the path of the init fork that was looked for last: a relation's
+	// files come one after the other. unlogged tells whether it was there.
+	init     string
+	unlogged bool
 }
 
 // data walks the data directory without what pg_tblspc leads to.
@@ -123,7 +128,7 @@ func (w *walker) visit(ctx context.Context, dir *os.Root, e entry) error {
 		}
 		return w.directory(ctx, e.tree, e.path)
 	case e.mode.IsRegular():
-		if unlogged, err := isUnlogged(dir, e); unlogged || err != nil {
+		if unlogged, err := w.isUnlogged(dir, e); unlogged || err != nil {
 			return err
 		}
 		if _, incremental := pgdata.CutIncremental(e.name); incremental {
@@ -217,16 +222,17 @@ func (w *walker) links(ctx context.Context, e entry) error {
 
 // isUnlogged says whether a file is a fork of an unlogged relation other than
 // its init fork, from which the others come back empty.
-func isUnlogged(dir *os.Root, e entry) (bool, error) {
+func (w *walker) isUnlogged(dir *os.Root, e entry) (bool, error) {
 	init := pgdata.ClassifyPath(e.name).InitFork(e.name)
-	if init == "" {
-		return false, nil
+	if init == "" || init == w.init {
+		return init != "" && w.unlogged, nil
 	}
 	_, err := dir.Lstat(path.Base(init))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, readError(e.tree, e.path, err)
 	}
-	return err == nil, nil
+	w.init, w.unlogged = init, err == nil
+	return w.unlogged, nil
 }
 
 // listError is why a directory can't be listed; nil if it has vanished.
