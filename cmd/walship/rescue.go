@@ -129,7 +129,7 @@ func (e *environment) rescue(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	request := restore.Request{Backup: c.String("backup"), Timeline: c.String("timeline"), Target: target}
+	request := restore.Request{Backup: c.String("backup"), Timeline: c.String("timeline"), Target: target, AcceptGap: c.Bool("to-latest")}
 	clusters, err := chosenClusters(c.Context, repository, c.String("system-id"))
 	if err != nil {
 		return err

@@ -65,7 +65,7 @@ func restoreFlags() []cli.Flag {
 		&cli.StringFlag{Name: "before-drop", Usage: "recover up to right before `TABLE` was dropped, the last time", Category: target},
 		&cli.StringFlag{Name: "before-truncate", Usage: "recover up to right before `TABLE` was truncated, the last time", Category: target},
 		&cli.StringFlag{Name: "before-xid", Usage: "recover up to right before the end of the transaction with this `XID`", Category: target},
-		&cli.BoolFlag{Name: "to-latest", Usage: "recover all archived WAL", Category: target},
+		&cli.BoolFlag{Name: "to-latest", Usage: "recover all archived WAL; before a gap in it, if there is one", Category: target},
 		&cli.BoolFlag{Name: "immediate", Usage: "recover up to the end of the backup", Category: target},
 		&cli.BoolFlag{Name: "exclusive", Usage: "stop before the target, not behind it (time, LSN and XID)"},
 		&cli.StringFlag{Name: "timeline", Usage: "`TIMELINE` to follow: latest, current (the backup's), or a number; without, the latest, unless the target lies on several"},
@@ -255,7 +255,7 @@ func writeStarted(w io.Writer, s *restore.Started) {
 func (e *environment) restoreRequest(c *cli.Context) (request restore.Request, private []byte, err error) {
 	request = restore.Request{
 		Backup: c.String("backup"), Timeline: c.String("timeline"), Action: restore.Action(c.String("target-action")),
-		Replace: c.Bool("replace"), Standby: c.Bool("standby"), Tablespaces: c.Generic("tablespace-map").(*mappingValue).places,
+		Replace: c.Bool("replace"), Standby: c.Bool("standby"), AcceptGap: c.Bool("to-latest"), Tablespaces: c.Generic("tablespace-map").(*mappingValue).places,
 	}
 	if id := c.String("system-id"); id != "" {
 		if request.SystemID, err = strconv.ParseUint(id, 10, 64); err != nil || request.SystemID == 0 {

@@ -173,13 +173,11 @@ func (p *Plan) missingProblem(stop wal.LSN) {
 func (p *Plan) judgeEnd(w *way) {
 	until := wal.LSN(w.end * w.size)
 	if w.broken != "" {
-		p.Warnings = append(p.Warnings, fmt.Sprintf("WAL segment %s doesn't continue the WAL before it (%s): recovery can't go beyond %s",
-			w.name(w.end), w.broken, until))
+		p.judgeGap(fmt.Sprintf("WAL segment %s doesn't continue the WAL before it (%s)", w.name(w.end), w.broken), "", until)
 	} else if w.there.last > w.end {
 		p.missing(w, w.end)
-		p.Warnings = append(p.Warnings, fmt.Sprintf(
-			"WAL segment %s isn't in the repository, though later ones up to %s are: recovery can't go beyond %s",
-			w.name(w.end), w.name(w.there.last), until))
+		p.judgeGap(fmt.Sprintf("WAL segment %s isn't in the repository, though later ones up to %s are", w.name(w.end), w.name(w.there.last)),
+			"archive it with walship wal push if a server's pg_wal still has it; else ", until)
 	} else if partial := w.there.partial[w.end]; len(partial) > 0 {
 		p.WAL.Partial = append(p.WAL.Partial, partial...)
 		p.Notes = append(p.Notes, fmt.Sprintf(
@@ -190,6 +188,24 @@ func (p *Plan) judgeEnd(w *way) {
 		p.Warnings = append(p.Warnings, fmt.Sprintf(
 			"no WAL of timeline %d itself is in the repository: recovery ends at %s, not behind the fork at %s", p.Timeline, until, fork))
 	}
+}
+
+// judgeGap says that recovery can't go beyond an LSN, though later WAL is
+// archived. For the latest that is for the user to accept: a server would
+// promote itself there without a word.
+func (p *Plan) judgeGap(what, remedy string, until wal.LSN) {
+	if p.target.Kind != TargetLatest || p.acceptGap {
+		p.Warnings = append(p.Warnings, fmt.Sprintf("%s: recovery can't go beyond %s", what, until))
+		return
+	}
+	end, commit, ways := until, "", "--to-latest ends before it"
+	if p.EndsAt != 0 {
+		end, commit = p.EndsAt, " ("+lastCommit(p.LastIn)+")"
+	}
+	if p.LastIn != nil && p.LastIn.LSN >= p.record.StopLSN {
+		ways += fmt.Sprintf(", and --to-lsn %s right behind that commit", p.LastIn.LSN)
+	}
+	p.Problems = append(p.Problems, fmt.Sprintf("%s: recovery would end at %s%s; %s%s", what, end, commit, remedy, ways))
 }
 
 // judgeCorrupt names the first segment through last that a server won't get,

@@ -73,6 +73,9 @@ type Request struct {
 	SystemID uint64 // 0: the only cluster of the repository
 	Backup   string // a backup's id; "": the newest one that lies before the target
 	Target   Target
+	// AcceptGap lets a restore to the latest end before a gap in the WAL, though
+	// later WAL is archived. A standby, which streams, always may.
+	AcceptGap bool
 	// Timeline is TimelineLatest, TimelineCurrent (the backup's), or a number;
 	// "" is the latest, unless the target lies on several, or on another only.
 	Timeline string
@@ -140,7 +143,9 @@ type Plan struct {
 	onPath  []repo.BackupRef // all backups on the path
 	newer   *repo.BackupRef  // the oldest backup on it that is too late for the target
 	export  bool             // no target is set for the server
-	deep    bool             // the WAL is to be read whole
+	// acceptGap: the end of the WAL may be before a gap.
+	acceptGap bool
+	deep      bool // the WAL is to be read whole
 	// noHotStandby: the way can't be replayed with hot_standby on.
 	noHotStandby bool
 
@@ -293,6 +298,7 @@ func planFrom(ctx context.Context, c Catalogue, r Request, systemID uint64) (*Pl
 			SignalFile: pgdata.RecoverySignalFileName, Clone: !r.Replace,
 			Problems: []string{}, Warnings: []string{}, Notes: []string{},
 			Promise: Promise{PendingPrepared: []Prepared{}}, export: r.Export, deep: r.Deep,
+			acceptGap: r.AcceptGap || r.Standby,
 		}
 		err := p.chooseBackup(ctx, c, r, before)
 		if _, refused := errors.AsType[*RefusedError](err); refused && late != nil {

@@ -10,7 +10,8 @@ import (
 // and what the archived WAL says.
 type Promise struct {
 	// Reachable tells whether recovery stops at the target, or, for the
-	// latest, ends consistent. Where it doesn't, the plan has Problems.
+	// latest, ends consistent, and with all WAL or where that was accepted
+	// before a gap. Where it doesn't, the plan has Problems.
 	Reachable bool `json:"reachable"`
 	// Certified tells whether the rest was read from the WAL itself, and all
 	// WAL from the backup's redo point to the stop was taken into account: that

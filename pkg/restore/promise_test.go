@@ -496,7 +496,11 @@ func TestBrokenWAL(t *testing.T) {
 	other.data = other.data[:3*smallSegment]
 	other.archive(t, l.repository, 4)
 	p, err := MakePlan(t.Context(), Of(l.repository), Request{Target: Target{Kind: TargetLatest}})
-	if err != nil || p.EndsAt != 4*smallSegment || len(p.Warnings) != 1 || !strings.Contains(p.Warnings[0], name.String()+" doesn't continue") {
+	if err != nil || p.Reachable || len(p.Problems) != 1 || !strings.Contains(p.Problems[0], name.String()+" doesn't continue") {
+		t.Errorf("unasked: %v, problems %q", err, p.Problems)
+	}
+	p, err = MakePlan(t.Context(), Of(l.repository), Request{Target: Target{Kind: TargetLatest}, AcceptGap: true})
+	if err != nil || p.Err() != nil || p.EndsAt != 4*smallSegment || len(p.Warnings) != 1 || !strings.Contains(p.Warnings[0], name.String()+" doesn't continue") {
 		t.Errorf("it ends at %s, %v, warnings %q", p.EndsAt, err, p.Warnings)
 	}
 }
