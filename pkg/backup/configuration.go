@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/walship/walship/pkg/postgres"
 	"github.com/walship/walship/pkg/repo"
 )
 
@@ -32,6 +33,10 @@ func (r *run) putConfiguration(ctx context.Context) error {
 		if err := files.add(name, 0); err != nil {
 			return fmt.Errorf("read configuration: %w", err)
 		}
+	}
+	if files.private != "" {
+		r.log.Warn("left out the server's pg_hba.conf, with which restore run --start lets in whoever gets to its private socket: the backup has the one in the data directory, if there is one; to back up the cluster's own, start it with the command that the restore printed",
+			"file", files.private)
 	}
 	if len(files.content) == 0 {
 		return nil
@@ -70,6 +75,7 @@ type configuration struct {
 	inside  func(name string) bool
 	content map[string][]byte
 	seen    map[string]bool
+	private string // the pg_hba.conf of restore run --start, which is left out
 }
 
 // maxIncludes is how deep includes may be nested, as in PostgreSQL
@@ -97,6 +103,10 @@ func (c *configuration) add(name string, depth int) error {
 	}
 	if err != nil {
 		return err
+	}
+	if postgres.IsPrivateAccess(name, content) {
+		c.private = name
+		return nil
 	}
 	if !c.inside(name) {
 		c.content[name] = content

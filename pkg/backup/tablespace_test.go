@@ -144,6 +144,32 @@ func TestConfiguration(t *testing.T) { // rule 6
 	}
 }
 
+// The pg_hba.conf of a server that walship started for its own user isn't
+// captured: a restored server would let everybody in.
+func TestPrivateAccess(t *testing.T) {
+	for _, c := range []struct {
+		folder, content string
+		captured        bool
+	}{
+		{"restored.walship/socket", "local all all trust\n", false},
+		{"walship-socket-123", "local all all trust\n", false},
+		{"restored.walship/socket", "local all all peer\n", true}, // somebody's own
+		{"etc", "local all all trust\n", true},
+	} {
+		s := newSite(t)
+		dir := t.TempDir()
+		hba := filepath.Join(dir, c.folder, "pg_hba.conf")
+		writeTree(t, dir, map[string]string{c.folder + "/pg_hba.conf": c.content, "postgresql.conf": "port = 5\n"})
+		s.server.facts.ConfigFile, s.server.facts.HBAFile = filepath.Join(dir, "postgresql.conf"), hba
+		b, _ := s.mustPush(t)
+		got := untar(t, s.open(t, *b.Configuration, repo.ConfigurationHeader(b.SystemID, b.ID)))
+		_, there := got[strings.TrimPrefix(hba, "/")]
+		if _, named := b.ConfigurationOf["hba_file"]; there != c.captured || named != c.captured || len(b.ConfigurationOf) == 0 {
+			t.Errorf("%s with %q: captured %v, the record says %v", c.folder, c.content, there, b.ConfigurationOf)
+		}
+	}
+}
+
 // A configuration file in the data directory that is a link is captured by
 // what it leads to.
 func TestLinkedConfiguration(t *testing.T) {

@@ -41,6 +41,25 @@ type PrivateOptions struct {
 // takes 107 for a socket, whose own name is short.
 const MaxSocket = 90
 
+// The pg_hba.conf of a private server, beside its socket, and the names of the
+// folders where those lie.
+const (
+	privateAccessName = "pg_hba.conf"
+	privateAccess     = "local all all trust\n"
+
+	PrivateFolder       = "socket"          // in a restore's state directory
+	PrivateFolderPrefix = "walship-socket-" // in the temporary folder
+)
+
+// IsPrivateAccess tells, by its place and its content, whether a file is the
+// pg_hba.conf of a private server. It makes sense beside such a socket only:
+// where others get to, it lets everybody in.
+func IsPrivateAccess(name string, content []byte) bool {
+	folder := filepath.Base(filepath.Dir(name))
+	return filepath.Base(name) == privateAccessName && string(content) == privateAccess &&
+		(folder == PrivateFolder || strings.HasPrefix(folder, PrivateFolderPrefix))
+}
+
 // StartPrivate starts a server, and leaves it to the caller to wait until it
 // takes connections. It goes on when this process ends. Its messages are in
 // English and unabridged, whatever its files say.
@@ -48,8 +67,8 @@ func StartPrivate(o PrivateOptions) (*PrivateServer, error) {
 	if os.Geteuid() == 0 {
 		return nil, errors.New("start PostgreSQL: it doesn't run as root: run walship as the user that is to run the server")
 	}
-	hba := filepath.Join(o.Socket, "pg_hba.conf")
-	if err := os.WriteFile(hba, []byte("local all all trust\n"), 0o600); err != nil {
+	hba := filepath.Join(o.Socket, privateAccessName)
+	if err := os.WriteFile(hba, []byte(privateAccess), 0o600); err != nil {
 		return nil, fmt.Errorf("start PostgreSQL: %w", err)
 	}
 	log, err := os.OpenFile(o.Log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)

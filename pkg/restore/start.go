@@ -124,9 +124,9 @@ const (
 // socketFolder makes the folder of the server's socket, in the state directory
 // unless its path is too long for one.
 func socketFolder(state string) (string, error) {
-	folder := filepath.Join(state, "socket")
+	folder := filepath.Join(state, postgres.PrivateFolder)
 	if len(folder) > postgres.MaxSocket {
-		return os.MkdirTemp("", "walship-socket-")
+		return os.MkdirTemp("", postgres.PrivateFolderPrefix)
 	}
 	if err := os.Mkdir(folder, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return "", fmt.Errorf("make the folder of the server's socket: %w", err)
