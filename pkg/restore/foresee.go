@@ -45,7 +45,7 @@ func (p *Plan) seeEnd(ctx context.Context, w *way) error {
 	if err := w.load(ctx, w.first, w.end); err != nil {
 		return err
 	}
-	p.Range = p.rangeOf(w, w.until(w.end))
+	p.Range = p.rangeOf(w, w.until(w.end), nil)
 	r, err := p.followToEnd(ctx, w)
 	switch {
 	case errors.Is(err, crypto.ErrNoIdentity):
@@ -53,7 +53,8 @@ func (p *Plan) seeEnd(ctx context.Context, w *way) error {
 	case err != nil:
 		return fmt.Errorf("plan restore: %w", err)
 	}
-	p.LastIn, p.EndsAt, p.Certified, p.Range.ToLSN, p.broken = r.lastIn, r.end, w.certain(p), r.end, w.broken != ""
+	p.LastIn, p.EndsAt, p.Certified, p.broken = r.lastIn, r.end, w.certain(p), w.broken != ""
+	p.Range = p.rangeOf(w, r.end, r)
 	p.Nearest = &Nearest{Before: r.lastIn}
 	p.Problems[0] += fmt.Sprintf("; the WAL that is there ends at %s: %s", r.end, lastCommit(r.lastIn))
 	return nil
@@ -183,7 +184,7 @@ func (p *Plan) fulfil(ctx context.Context, w *way, r *replay) error {
 	case r.stopped != nil:
 		return nil
 	}
-	p.Range = p.rangeOf(w, r.end)
+	p.Range = p.rangeOf(w, r.end, r)
 	if p.target.Kind != TargetLatest && !p.export {
 		p.Nearest = &Nearest{Before: r.lastIn}
 		p.Problems = append(p.Problems, p.noStop(w, r))
@@ -209,20 +210,24 @@ func (w *way) certain(p *Plan) bool {
 	return true
 }
 
-// rangeOf says what can be reached with WAL that ends at an LSN.
-func (p *Plan) rangeOf(w *way, end wal.LSN) *Range {
+// rangeOf says what can be reached with WAL that ends at an LSN, up to which its
+// last segment was replayed, unless that is nil.
+func (p *Plan) rangeOf(w *way, end wal.LSN, replayed *replay) *Range {
 	r := &Range{FromLSN: p.record.StopLSN, FromTime: p.record.StopTime.UTC(), ToLSN: end}
 	latest, stops := wal.Timestamp(0), false
 	for n := w.first; n < w.end; n++ {
 		joined, _ := w.joined(n)
 		if w.standsIn(n) {
-			continue // its times are of what isn't on the way, too
+			continue // its times are of what isn't on the way, too: see replayed
 		}
 		for _, s := range []wal.Summary{w.summaries[n], joined} {
 			if s.Stops > 0 && (!stops || s.MaxTime > latest) {
 				latest, stops = s.MaxTime, true
 			}
 		}
+	}
+	if replayed != nil && replayed.ended && (!stops || replayed.latest > latest) {
+		latest, stops = replayed.latest, true
 	}
 	if stops {
 		r.ToTime = latest.Time()
@@ -380,7 +385,7 @@ func (p *Plan) guess(w *way, all bool) bool {
 		if r.end == 0 {
 			r.end = wal.LSN(w.end * w.size)
 		}
-		p.Range = p.rangeOf(w, r.end)
+		p.Range = p.rangeOf(w, r.end, nil)
 		p.Problems = append(p.Problems, p.noStop(w, r)+" (not verified)")
 	}
 	return true

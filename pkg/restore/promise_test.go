@@ -427,6 +427,9 @@ func TestStandIn(t *testing.T) {
 			c.problem != "" && !slices.Equal(p.WAL.Missing, []string{own.String()}) {
 			t.Errorf("%s: WAL %+v", c.target, p.WAL)
 		}
+		if p.Range != nil && !p.Range.ToTime.Equal(minute(3)) {
+			t.Errorf("%s: times to before %s can be reached, want %s", c.target, p.Range.ToTime, minute(3))
+		}
 		if p.EndsAt > fork || p.EndsAt == 0 {
 			t.Errorf("%s: it ends at %s, behind the fork at %s", c.target, p.EndsAt, fork)
 		}

@@ -26,6 +26,10 @@ type replay struct {
 	lastIn     *Ending
 	firstOut   *Ending
 
+	// The latest time at which a transaction ended, by the records replayed.
+	ended  bool
+	latest wal.Timestamp
+
 	// Of a target transaction: the top-level one that it committed with.
 	topLevel *Ending
 
@@ -83,6 +87,9 @@ func (p *replay) applied(r *wal.Record) {
 // note remembers what a replayed record says of transactions.
 func (p *replay) note(r *wal.Record, f *fact) {
 	t := &f.transaction
+	if f.ends && (!p.ended || t.Time > p.latest) {
+		p.ended, p.latest = true, t.Time
+	}
 	switch {
 	case f.ends && committed(t.Action):
 		p.lastIn = p.ending(r, f)
