@@ -2,9 +2,11 @@ package restore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
+	"github.com/walship/walship/pkg/object"
 	"github.com/walship/walship/pkg/wal"
 )
 
@@ -19,19 +21,20 @@ func (p *Plan) verifyWAL(ctx context.Context, w *way, last uint64) error {
 		numbers = append(numbers, n)
 	}
 	var mu sync.Mutex
-	read := map[uint64]wal.Summary{}
+	read, corrupt := map[uint64]wal.Summary{}, error(nil)
 	err := each(ctx, deepAtOnce, numbers, func(ctx context.Context, _ int, n uint64) error {
-		content, err := w.c.Segment(ctx, w.systemID, w.name(n), w.size)
-		if err != nil {
-			return err
-		}
-		defer content.Close()
-		s, err := wal.Check(content, w.name(n), int64(w.size), w.systemID)
+		s, err := w.verify(ctx, n)
 		mu.Lock()
-		read[n] = s
-		mu.Unlock()
+		defer mu.Unlock()
+		if read[n] = s; errors.Is(err, object.ErrCorrupt) {
+			w.markCorrupt(n, err)
+			corrupt, err = err, nil // the others may be, too
+		}
 		return err
 	})
+	if err == nil {
+		err = corrupt
+	}
 	if err != nil {
 		return fmt.Errorf("verify WAL: %w", err)
 	}
@@ -49,4 +52,14 @@ func (p *Plan) verifyWAL(ctx context.Context, w *way, last uint64) error {
 	}
 	p.WAL.Verified = len(numbers)
 	return nil
+}
+
+// verify reads a segment whole.
+func (w *way) verify(ctx context.Context, n uint64) (wal.Summary, error) {
+	content, err := w.c.Segment(ctx, w.systemID, w.name(n), w.size)
+	if err != nil {
+		return wal.Summary{}, err
+	}
+	defer content.Close()
+	return wal.Check(content, w.name(n), int64(w.size), w.systemID)
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/walship/walship/pkg/crypto"
+	"github.com/walship/walship/pkg/object"
 	"github.com/walship/walship/pkg/repo"
 	"github.com/walship/walship/pkg/wal"
 )
@@ -20,6 +21,11 @@ func (p *Plan) foresee(ctx context.Context, w *way, all bool) (bool, error) {
 	if err := w.load(ctx, w.first, w.end); err != nil {
 		return false, err
 	}
+	if !w.consistent() {
+		p.judgeCorrupt(w)
+		return true, nil
+	}
+	all = all || w.corrupt[w.end] != nil
 	outcome, err := p.follow(ctx, w, all)
 	switch {
 	case errors.Is(err, crypto.ErrNoIdentity):
@@ -29,7 +35,7 @@ func (p *Plan) foresee(ctx context.Context, w *way, all bool) (bool, error) {
 	case outcome == nil:
 		return false, nil
 	case outcome.stopped != nil && outcome.firstOut == nil && !all:
-		if err := p.lookFurther(ctx, w, outcome); err != nil {
+		if err := p.lookFurther(ctx, w, outcome); err != nil && !errors.Is(err, object.ErrCorrupt) {
 			return false, fmt.Errorf("plan restore: %w", err)
 		}
 	}
@@ -39,13 +45,17 @@ func (p *Plan) foresee(ctx context.Context, w *way, all bool) (bool, error) {
 // seeEnd says where the WAL ends, of which something is missing, if the backup
 // itself is consistent there.
 func (p *Plan) seeEnd(ctx context.Context, w *way) error {
-	if w.end <= wal.SegmentNumber(p.record.StopLSN-1, w.size) {
+	if !w.consistent() {
 		return nil
 	}
 	if err := w.load(ctx, w.first, w.end); err != nil {
 		return err
 	}
 	p.Range = p.rangeOf(w, w.until(w.end), nil)
+	if !w.consistent() {
+		p.judgeCorrupt(w)
+		return nil
+	}
 	r, err := p.followToEnd(ctx, w)
 	switch {
 	case errors.Is(err, crypto.ErrNoIdentity):
@@ -56,6 +66,7 @@ func (p *Plan) seeEnd(ctx context.Context, w *way) error {
 	p.LastIn, p.EndsAt, p.Certified, p.broken = r.lastIn, r.end, w.certain(p), w.broken != ""
 	p.Range = p.rangeOf(w, r.end, r)
 	p.Nearest = &Nearest{Before: r.lastIn}
+	p.judgeCorrupt(w)
 	p.Problems[0] += fmt.Sprintf("; the WAL that is there ends at %s: %s", r.end, lastCommit(r.lastIn))
 	return nil
 }
@@ -185,9 +196,12 @@ func (p *Plan) fulfil(ctx context.Context, w *way, r *replay) error {
 		return nil
 	}
 	p.Range = p.rangeOf(w, r.end, r)
+	p.judgeCorrupt(w)
 	if p.target.Kind != TargetLatest && !p.export {
 		p.Nearest = &Nearest{Before: r.lastIn}
-		p.Problems = append(p.Problems, p.noStop(w, r))
+		if w.corrupt[w.end] == nil {
+			p.Problems = append(p.Problems, p.noStop(w, r))
+		}
 	}
 	return nil
 }
@@ -242,7 +256,7 @@ func (p *Plan) refuseEarly(ctx context.Context, w *way, r *replay) error {
 	text := fmt.Sprintf("recovery would stop at LSN %s, before the backup is consistent at %s", r.stopped.LSN, stop)
 	p.Nearest = &Nearest{Before: r.lastIn}
 	var err error
-	if p.Nearest.After, err = w.firstFrom(ctx, stop); err != nil {
+	if p.Nearest.After, err = w.firstFrom(ctx, stop); err != nil && !errors.Is(err, object.ErrCorrupt) {
 		return fmt.Errorf("plan restore: %w", err)
 	}
 	if after := p.Nearest.After; after != nil {
@@ -386,7 +400,11 @@ func (p *Plan) guess(w *way, all bool) bool {
 			r.end = wal.LSN(w.end * w.size)
 		}
 		p.Range = p.rangeOf(w, r.end, nil)
-		p.Problems = append(p.Problems, p.noStop(w, r)+" (not verified)")
+		if p.judgeCorrupt(w); w.corrupt[w.end] == nil {
+			p.Problems = append(p.Problems, p.noStop(w, r)+" (not verified)")
+		}
+	case p.guessed == 0 && p.target.Kind != TargetLSN && p.target.Kind != TargetImmediate:
+		p.judgeCorrupt(w)
 	}
 	return true
 }

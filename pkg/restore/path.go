@@ -73,7 +73,14 @@ const maxMissing = 1000
 // with. Up to the end of the backup, and to a target LSN, every segment is
 // needed; for the other targets all up to the stop is.
 func (p *Plan) findWAL(ctx context.Context, c Catalogue) error {
-	w := p.wayFrom(c)
+	w, before := p.wayFrom(c), *p
+	return w.sound(func() error {
+		*p = before
+		return p.findOn(ctx, w)
+	})
+}
+
+func (p *Plan) findOn(ctx context.Context, w *way) error {
 	bounds, err := p.bounds(ctx, w)
 	if err != nil {
 		return fmt.Errorf("plan restore: %w", err)
@@ -109,6 +116,8 @@ func (p *Plan) findWAL(ctx context.Context, c Catalogue) error {
 		last, open = wal.SegmentNumber(p.Stop.EndLSN-1, w.size), false
 	case open && p.guessed != 0:
 		last, open = p.guessed, false
+	case open && w.corrupt[w.end] != nil:
+		last, open = max(needed, w.end-1), false
 	case open:
 		last = w.end - 1
 	}
@@ -119,7 +128,6 @@ func (p *Plan) findWAL(ctx context.Context, c Catalogue) error {
 	case open:
 		p.judgeEnd(w)
 	}
-	p.judgeCorrupt(w, last)
 	if err := p.judgeDemands(ctx, w, last); err != nil {
 		return err
 	}
@@ -206,18 +214,6 @@ func (p *Plan) judgeGap(what, remedy string, until wal.LSN) {
 		ways += fmt.Sprintf(", and --to-lsn %s right behind that commit", p.LastIn.LSN)
 	}
 	p.Problems = append(p.Problems, fmt.Sprintf("%s: recovery would end at %s%s; %s%s", what, end, commit, remedy, ways))
-}
-
-// judgeCorrupt names the first segment through last that a server won't get,
-// because its object is corrupt.
-func (p *Plan) judgeCorrupt(w *way, last uint64) {
-	for n := w.first; n <= last && n < w.end; n++ {
-		if err := w.corrupt[n]; err != nil {
-			p.Problems = append(p.Problems, fmt.Sprintf("WAL segment %s can't be fetched, and recovery ends with an error there, at %s: %v; look for a copy of that object, or choose a target before it",
-				w.name(n), wal.LSN(n*w.size), err))
-			return
-		}
-	}
 }
 
 // listPath lists the archived segments along a path, from number first

@@ -4,13 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/walship/walship/pkg/object"
 	"github.com/walship/walship/pkg/repo"
 	"github.com/walship/walship/pkg/wal"
 )
@@ -478,8 +478,25 @@ func TestDeep(t *testing.T) {
 	if _, err := l.repository.Store.Put(t.Context(), key, bytes.NewReader(stored)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := plan(l); !errors.Is(err, object.ErrCorrupt) {
-		t.Errorf("a damaged segment: %v", err)
+	want := fmt.Sprintf("WAL segment %s can't be fetched, and recovery ends with an error there, at %s: ", wal.SegmentName(1, 4, smallSegment), wal.LSN(4*smallSegment))
+	end := fmt.Sprintf("; the WAL before it ends at %s: its last commit is of transaction 706, at %s", wal.LSN(4*smallSegment), FormatTime(minute(5)))
+	p, err := plan(l)
+	if err != nil || p.Reachable || len(p.Problems) != 1 || !strings.HasPrefix(p.Problems[0], want) || !strings.HasSuffix(p.Problems[0], end) || xidOf(p.LastIn) != 706 || p.Range == nil || p.WAL.Verified != 2 {
+		t.Errorf("a damaged segment: %v, %+v", err, p)
+	}
+	// Where the plan itself comes upon it, and where it needn't.
+	for _, c := range []struct {
+		target Target
+		in     uint32
+	}{
+		{Target{Kind: TargetXID, XID: 704}, 706}, {Target{Kind: TargetXID, XID: 701}, 701},
+		{Target{Kind: TargetLSN, LSN: l.at["g"]}, 706}, {Target{Kind: TargetXID, XID: 706}, 706}, {Target{Kind: TargetImmediate}, 0},
+	} {
+		p, err := MakePlan(t.Context(), Of(l.repository), Request{Target: c.target})
+		refused := c.target.XID == 704 || c.target.Kind == TargetLSN
+		if err != nil || p.Reachable == refused || xidOf(p.LastIn) != c.in || refused && (len(p.Problems) != 1 || !strings.HasPrefix(p.Problems[0], want)) {
+			t.Errorf("%s: %v, %+v", c.target, err, p)
+		}
 	}
 }
 

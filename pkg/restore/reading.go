@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/walship/walship/pkg/object"
 	"github.com/walship/walship/pkg/wal"
 )
 
@@ -18,7 +19,11 @@ import (
 // enough.
 func (w *way) eachRecord(ctx context.Context, first, last, end uint64, each func(*wal.Record, *wal.Contents) (bool, error)) (ending, err error) {
 	src := &sequence{next: first, end: end, open: func(n uint64) (io.ReadCloser, error) { return w.open(ctx, n) }}
-	defer func() { err = errors.Join(err, src.close()) }()
+	defer func() {
+		if err = errors.Join(err, src.close()); errors.Is(err, object.ErrCorrupt) {
+			w.markCorrupt(src.next-1, err)
+		}
+	}()
 	reader, err := wal.NewReader(src)
 	switch {
 	case src.err != nil:
@@ -99,10 +104,10 @@ func (s *sequence) Read(p []byte) (int, error) {
 			if s.next >= s.end {
 				return 0, io.EOF
 			}
-			if s.now, s.err = s.open(s.next); s.err != nil {
+			s.next++
+			if s.now, s.err = s.open(s.next - 1); s.err != nil {
 				break
 			}
-			s.next++
 		}
 		n, err := s.now.Read(p)
 		if err == io.EOF {

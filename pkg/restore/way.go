@@ -25,7 +25,7 @@ type way struct {
 	mu         sync.Mutex
 	summaries  map[uint64]wal.Summary // by segment; the zero Summary: not known
 	broken     string                 // why the WAL doesn't go on at end, though there is a segment
-	corrupt    map[uint64]error       // of segments whose headers are corrupt
+	corrupt    map[uint64]error       // why segments can't be fetched
 	kept       [2]keptContent
 	opened     int     // segments that were read
 	stop       wal.LSN // of the backup; 0 for a way that has none
@@ -87,12 +87,10 @@ func (w *way) load(ctx context.Context, first, end uint64) error {
 	for i, n := range wanted {
 		w.summaries[n] = found[i]
 		if errors.Is(failed[i], object.ErrCorrupt) {
-			if w.corrupt == nil {
-				w.corrupt = map[uint64]error{}
-			}
-			w.corrupt[n] = failed[i]
+			w.markCorrupt(n, failed[i])
 		}
 	}
+	w.cutCorrupt()
 	w.cutBroken(first, end)
 	return nil
 }
