@@ -464,6 +464,41 @@ func TestRanges(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("ranges %v, want %v", got, want)
 	}
+	// Headers that are corrupt take nothing from the list, unless all are.
+	for i, names := range [][]string{{first, "000000010000000000000004"}, {second, "0000000100000000000000FF", "000000010000000100000000", "000000020000000100000000"}} {
+		for _, name := range names {
+			s.damageHeader(t, name)
+		}
+		again, err := Ranges(t.Context(), s.Repository, cluster, wal.FileName{})
+		if i == 0 && (err != nil || !slices.Equal(again, ranges)) || i == 1 && !errors.Is(err, object.ErrCorrupt) {
+			t.Errorf("with corrupt headers: %v, %v; want %v", again, err, ranges)
+		}
+	}
+}
+
+// damageHeader changes the beginning of an archived segment.
+func (s *site) damageHeader(t *testing.T, name string) {
+	t.Helper()
+	file, err := wal.ParseFileName(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := s.FileKey(cluster, file)
+	body, _, err := s.Store.Get(t.Context(), key, 0, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored, err := io.ReadAll(body)
+	if err := errors.Join(err, body.Close()); err != nil {
+		t.Fatal(err)
+	}
+	stored[0] ^= 1
+	if err := s.Store.Delete(t.Context(), key); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Store.Put(t.Context(), key, bytes.NewReader(stored)); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // TestPushDamaged: a segment whose WAL ends before it does is archived and
