@@ -64,6 +64,9 @@ func (p *Plan) result() *Result {
 	case p.Target.Action == ActionShutdown:
 		say("at the target the server shuts down; it recovers again whenever it is started while %s is there", p.SignalFile)
 	}
+	if host, err := os.Hostname(); err == nil && host == p.record.Host && (p.Clone || p.standby()) {
+		say("the backup was taken on this host: while the original runs here, give this server a port of its own, as in -o '-p 5433' behind the command's other words before start")
+	}
 	if p.standby() {
 		return r
 	}

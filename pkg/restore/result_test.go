@@ -1,6 +1,7 @@
 package restore
 
 import (
+	"os"
 	"strings"
 	"testing"
 )
@@ -9,23 +10,32 @@ import (
 // server that pauses.
 func TestNext(t *testing.T) {
 	point := Target{Kind: TargetXID, XID: 800}
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		name    string
+		host    string // of the backup
 		request Request
 		says    []string
 		not     string
 	}{
-		{"pause", Request{Target: point}, []string{"pg_wal_replay_resume()", "can be locked", "is a clone"}, "promotes"},
-		{"promote", Request{Target: point, Action: ActionPromote}, []string{"promotes itself"}, "locked"},
-		{"shutdown", Request{Target: point, Action: ActionShutdown}, []string{"shuts down", "recovery.signal"}, "locked"},
-		{"latest", Request{Target: Target{Kind: TargetLatest}}, []string{"at the end of the archived WAL"}, "locked"},
-		{"replace", Request{Target: point, Replace: true}, []string{"make sure that the original never starts again"}, "is a clone"},
+		{"pause", "other", Request{Target: point}, []string{"pg_wal_replay_resume()", "can be locked", "is a clone"}, "promotes"},
+		{"promote", "other", Request{Target: point, Action: ActionPromote}, []string{"promotes itself"}, "locked"},
+		{"shutdown", "other", Request{Target: point, Action: ActionShutdown}, []string{"shuts down", "recovery.signal"}, "locked"},
+		{"latest", "other", Request{Target: Target{Kind: TargetLatest}}, []string{"at the end of the archived WAL"}, "locked"},
+		{"beside the original", host, Request{Target: point}, []string{"give this server a port of its own"}, "archives as"},
+		{"on another host", "other", Request{Target: point}, []string{"is a clone"}, "port of its own"},
+		{"in the original's place", host, Request{Target: point, Replace: true}, []string{"never starts again"}, "port of its own"},
+		{"replace", "other", Request{Target: point, Replace: true}, []string{"make sure that the original never starts again"}, "is a clone"},
 	} {
 		c.request.Directory = "/srv/restored"
 		p, err := plan(t, threeDeep(), c.request)
 		if err != nil {
 			t.Fatalf("%s: %v", c.name, err)
 		}
+		p.record.Host = c.host
 		next := strings.Join(p.result().Next, "\n")
 		for _, want := range c.says {
 			if !strings.Contains(next, want) {
