@@ -12,7 +12,8 @@ import (
 	"github.com/walship/walship/pkg/restore"
 )
 
-// writePlan prints a plan for people.
+// writePlan prints a plan for people, but for its first problem: that is the
+// error that the command ends with.
 func writePlan(w io.Writer, p *restore.Plan) {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	line := func(key, format string, args ...any) { fmt.Fprintf(table, key+"\t"+format+"\n", args...) }
@@ -82,10 +83,14 @@ func writePlan(w io.Writer, p *restore.Plan) {
 		line(key, "%s: %s", written.Path, written.What)
 	}
 	_ = table.Flush() // w remembers an error
+	further := p.Problems
+	if len(further) > 0 {
+		further = further[1:]
+	}
 	for _, list := range []struct {
 		key   string
 		texts []string
-	}{{"note", p.Notes}, {"warning", p.Warnings}, {"problem", p.Problems}} {
+	}{{"note", p.Notes}, {"warning", p.Warnings}, {"problem", further}} {
 		for _, text := range list.texts {
 			fmt.Fprintf(w, "%s: %s\n", list.key, text)
 		}

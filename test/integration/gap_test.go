@@ -34,6 +34,9 @@ func TestGap(t *testing.T) {
 	if _, err := os.Lstat(never); result.Code != 4 || advice == nil || err == nil {
 		t.Fatalf("restore run: exit code %d, directory made: %v\n%s", result.Code, err == nil, result.Stderr)
 	}
+	if n := strings.Count(result.Stdout+result.Stderr, names[1]+" isn't in the repository"); n != 1 {
+		t.Errorf("restore run gives the reason %d times, not once\n%s%s", n, result.Stdout, result.Stderr)
+	}
 	for i, flags := range advice[1:] {
 		restored := site.restore(t, []string{"latest", "commit"}[i], strings.Fields(flags)...)
 		restored.Start(t)
