@@ -89,7 +89,7 @@ func testRescue(t *testing.T, s *site) {
 	if text, err := os.ReadFile(file); err != nil || !strings.Contains(string(text), "thing 1000") {
 		t.Errorf("the file has %d bytes, %v", len(text), err)
 	}
-	if result := s.try(t, "rescue", "--table", "never", "--before-drop", "--into", into); result.Code != 1 || !strings.Contains(result.Stderr, `none of table "public"."never"`) {
+	if result := s.try(t, "rescue", "--table", "never", "--before-drop", "--into", into); result.Code != 1 || !strings.Contains(result.Stderr, "none of table public.never") {
 		t.Errorf("rescue of what was never dropped: exit code %d\n%s", result.Code, result.Stderr)
 	}
 }
