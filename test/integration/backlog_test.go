@@ -120,10 +120,11 @@ func (s *site) once(t *testing.T, names []string) {
 // (fault 1); nothing of it is lost or stored twice.
 func TestBacklog(t *testing.T) {
 	const most = 36
-	for _, c := range []struct {
+	type place struct {
 		major  pgtest.Major
 		bucket bool
-	}{{15, false}, {15, true}, {18, true}} {
+	}
+	for _, c := range daily([]place{{15, false}, {18, true}}, place{15, true}) {
 		t.Run(fmt.Sprintf("%s bucket=%t", c.major, c.bucket), func(t *testing.T) {
 			o := siteOptions{encrypted: true, settings: "log.level = \"debug\"", cluster: []pgtest.Option{pgtest.SegmentSize(1)}}
 			var requests *ledger

@@ -176,7 +176,7 @@ func prefetched(t *testing.T, major pgtest.Major, o siteOptions) *site {
 // TestPrefetch recovers through many segments, each of which is read once
 // for each time that the server wants it, and nearly all of them ahead.
 func TestPrefetch(t *testing.T) {
-	for _, major := range []pgtest.Major{15, 18} {
+	for _, major := range daily([]pgtest.Major{18}, 15) {
 		t.Run(major.String(), func(t *testing.T) {
 			counter, server := newCounter(t, s3test.Start(t, s3test.VersityGW))
 			site := prefetched(t, major, siteOptions{server: server, encrypted: true})

@@ -15,7 +15,7 @@ import (
 // and what walship finds itself is mixed in. What walship puts it together to is
 // what pg_combinebackup makes of it, and what a full backup has.
 func TestRemoteIncremental(t *testing.T) {
-	for _, major := range []pgtest.Major{17, 18} {
+	for _, major := range daily([]pgtest.Major{18}, 17) {
 		t.Run(major.String(), func(t *testing.T) {
 			site := newSite(t, major, siteOptions{cluster: []pgtest.Option{
 				pgtest.Checksums(true), pgtest.Set("autovacuum", "off"), pgtest.Set("max_prepared_transactions", "10"), pgtest.Set("summarize_wal", "on")}})

@@ -124,6 +124,14 @@ func pairwise(all []scenario) []scenario {
 // full says whether the tests run everything there is, not the daily choice.
 func full() bool { return os.Getenv("WALSHIP_TEST_FULL") != "" }
 
+// daily is the daily choice, and with what is left out of it where everything runs.
+func daily[T any](choice []T, rest ...T) []T {
+	if full() {
+		return append(choice, rest...)
+	}
+	return choice
+}
+
 func TestStory(t *testing.T) {
 	servers := make(map[string]*s3test.Server)
 	for _, make := range s3test.Makes() {
