@@ -68,7 +68,7 @@ func Env(variables ...string) Option {
 // because the kernel keeps what was written.
 func Durable() Option { return func(o *options) { o.durable = true } }
 
-// New makes a cluster with initdb, in a work directory of its own, and doesn't
+// New makes a cluster as initdb does, in a work directory of its own, and doesn't
 // start it. The superuser is postgres, the locale C, the encoding UTF8, and
 // whoever reaches the socket is trusted. The server is stopped at the end of
 // the test.
@@ -78,7 +78,7 @@ func New(t testing.TB, major Major, opts ...Option) *Cluster {
 	c := attach(t, major, o)
 	c.DataDir = filepath.Join(c.Dir, "data")
 
-	args := append([]string{"-D", c.DataDir, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"}, o.initdb...)
+	args := append([]string{"-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"}, o.initdb...)
 	if o.sums != nil {
 		switch {
 		case *o.sums:
@@ -87,7 +87,7 @@ func New(t testing.TB, major Major, opts ...Option) *Cluster {
 			args = append(args, "--no-data-checksums")
 		}
 	}
-	MustRun(t, c.program("initdb", args...))
+	c.initialise(t, args)
 
 	settings := [][2]string{
 		{"shared_buffers", "16MB"}, {"jit", "off"}, {"log_line_prefix", "%m [%p] "}, {"log_statement", "none"},

@@ -14,7 +14,10 @@ import (
 // each runs a test on every major.
 func each(t *testing.T, test func(t *testing.T, major Major)) {
 	for _, major := range Majors() {
-		t.Run(major.String(), func(t *testing.T) { test(t, major) })
+		t.Run(major.String(), func(t *testing.T) {
+			t.Parallel()
+			test(t, major)
+		})
 	}
 }
 
@@ -53,6 +56,23 @@ func TestCluster(t *testing.T) {
 			if out != "postgres\n" {
 				t.Errorf("psql printed %q", out)
 			}
+		}
+	})
+}
+
+// Each cluster has a system identifier of its own, which its WAL has, too.
+func TestIdentifiers(t *testing.T) {
+	each(t, func(t *testing.T, major Major) {
+		seen := map[string]bool{}
+		for range 2 {
+			c := New(t, major, SegmentSize(1))
+			c.Start(t)
+			id := c.SQL(t, "SELECT system_identifier FROM pg_control_system()")
+			if seen[id] {
+				t.Errorf("two clusters have the system identifier %s", id)
+			}
+			seen[id] = true
+			c.Stop(t, Fast)
 		}
 	})
 }
