@@ -113,14 +113,20 @@ func (s *Summary) span(least, most Timestamp) {
 
 // list counts a restore point, and lists it if there is room.
 func (s *Summary) list(point RestorePoint) {
-	complete := uint64(len(s.RestorePoints)) == s.RestorePointCount
-	s.RestorePointCount++
-	size := len(point.encode())
-	for _, listed := range s.RestorePoints {
+	enlist(&s.RestorePoints, &s.RestorePointCount, point, MaxRestorePoints, maxRestorePointBytes)
+}
+
+// enlist counts an item, and lists it if all before it are listed, with fewer than
+// most of them, and there is room for the bytes of their encodings.
+func enlist[T interface{ encode() string }](list *[]T, count *uint64, item T, most, room int) {
+	complete := uint64(len(*list)) == *count
+	*count++
+	size := len(item.encode())
+	for _, listed := range *list {
 		size += len(listed.encode())
 	}
-	if complete && len(s.RestorePoints) < MaxRestorePoints && size <= maxRestorePointBytes {
-		s.RestorePoints = append(s.RestorePoints, point)
+	if complete && len(*list) < most && size <= room {
+		*list = append(*list, item)
 	}
 }
 

@@ -34,15 +34,7 @@ func (s *Summary) addTablespace(r *Record, c *Contents) error {
 
 // listTablespace counts a created tablespace, and lists it if there is room.
 func (s *Summary) listTablespace(t CreatedTablespace) {
-	complete := uint64(len(s.Tablespaces)) == s.TablespaceCount
-	s.TablespaceCount++
-	size := len(t.encode())
-	for _, listed := range s.Tablespaces {
-		size += len(listed.encode())
-	}
-	if complete && len(s.Tablespaces) < maxTablespaces && size <= maxTablespaceBytes {
-		s.Tablespaces = append(s.Tablespaces, t)
-	}
+	enlist(&s.Tablespaces, &s.TablespaceCount, t, maxTablespaces, maxTablespaceBytes)
 }
 
 // addTablespaces takes in what the summary behind s counts and lists.
