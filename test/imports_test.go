@@ -41,6 +41,7 @@ type rule struct {
 
 var rules = map[string]rule{
 	"pkg/wal":                 {"", ""},
+	"pkg/wal/waltest":         {"wal", ""},
 	"pkg/storage":             {"", ""},
 	"pkg/storage/file":        {"storage durable", ""},
 	"pkg/storage/s3":          {"storage", aws + " " + xsync},
@@ -137,7 +138,7 @@ func refuse(allowed rule, imported string, inTest bool) string {
 		return "only cmd reads settings"
 	case isOwn && inTest:
 		return ""
-	case isOwn && (own == "pkg/storage/mem" || own == "pkg/storage/storagetest" || !strings.HasPrefix(own, "pkg/")):
+	case isOwn && (own == "pkg/wal/waltest" || own == "pkg/storage/mem" || own == "pkg/storage/storagetest" || !strings.HasPrefix(own, "pkg/")):
 		return "that is for tests"
 	case isOwn && !slices.Contains(strings.Fields(allowed.own), strings.TrimPrefix(own, "pkg/")):
 		return "the table of this test doesn't let it"

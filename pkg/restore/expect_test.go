@@ -13,6 +13,7 @@ import (
 	"github.com/walship/walship/pkg/crypto"
 	"github.com/walship/walship/pkg/repo"
 	"github.com/walship/walship/pkg/wal"
+	"github.com/walship/walship/pkg/wal/waltest"
 )
 
 // changed is a catalogue whose backups are changed, and that has an identity
@@ -115,12 +116,12 @@ func TestMinimal(t *testing.T) {
 		l := newLife(t)
 		l.commit(701, minute(1))
 		if cut {
-			l.fillTo(3*smallSegment - testBlock)
+			l.fillTo(3*smallSegment - waltest.BlockSize)
 			l.noopTo(3*smallSegment - 24)
 		}
-		at := l.record(wal.ResourceXLOG, 0x60, 0, append(binary.LittleEndian.AppendUint32(nil, 100), make([]byte, 24)...))
+		at := l.Record(wal.ResourceXLOG, 0x60, 0, append(binary.LittleEndian.AppendUint32(nil, 100), make([]byte, 24)...))
 		l.commit(702, minute(3))
-		l.switchSegment()
+		l.SwitchSegment()
 		l.archive(t, l.repository, 2)
 		for _, test := range []struct {
 			target            Target

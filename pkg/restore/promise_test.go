@@ -13,6 +13,7 @@ import (
 
 	"github.com/walship/walship/pkg/repo"
 	"github.com/walship/walship/pkg/wal"
+	"github.com/walship/walship/pkg/wal/waltest"
 )
 
 const smallSegment = 1 << 20
@@ -50,14 +51,14 @@ func newLife(t *testing.T) *life {
 // backup takes a backup that begins in the server's segment and ends in it.
 func (l *life) backup(t *testing.T, id string, ended time.Time) {
 	t.Helper()
-	l.header(0)
-	redo := l.position()
-	checkpoint := l.record(wal.ResourceXLOG, 0x20, 0, make([]byte, 88))
-	checkpoint = max(checkpoint, l.record(wal.ResourceXLOG, 0x20, 0, make([]byte, 88)))
-	l.at["backup record"] = l.record(wal.ResourceXLOG, 0x20, 0, make([]byte, 8))
+	l.Page()
+	redo := l.Position()
+	checkpoint := l.Record(wal.ResourceXLOG, 0x20, 0, make([]byte, 88))
+	checkpoint = max(checkpoint, l.Record(wal.ResourceXLOG, 0x20, 0, make([]byte, 88)))
+	l.at["backup record"] = l.Record(wal.ResourceXLOG, 0x20, 0, make([]byte, 8))
 	b := &repo.Backup{
-		Format: 1, ID: id, SystemID: testSystem, ServerVersion: 150018, Timeline: l.timeline,
-		StartLSN: redo, Checkpoint: checkpoint, StopLSN: l.position(), SegmentSize: l.size,
+		Format: 1, ID: id, SystemID: testSystem, ServerVersion: 150018, Timeline: l.Timeline,
+		StartLSN: redo, Checkpoint: checkpoint, StopLSN: l.Position(), SegmentSize: l.SegmentSize,
 		StartTime: ended.Add(-time.Second), StopTime: ended, StopSnapshot: "700:700:",
 		Parts: []repo.Object{{Key: repo.PartKey(testSystem, id, 1)}}, Manifest: repo.Object{Key: repo.ManifestKey(testSystem, id)},
 	}
@@ -67,8 +68,8 @@ func (l *life) backup(t *testing.T, id string, ended time.Time) {
 
 // crossing writes a commit that a segment's end cuts, as many bytes before it.
 func (l *life) crossing(left int, xid uint32, at time.Time) wal.LSN {
-	end := wal.LSN((uint64(l.position())/l.size + 1) * l.size)
-	l.fillTo(end - testBlock)
+	end := wal.LSN((uint64(l.Position())/l.SegmentSize + 1) * l.SegmentSize)
+	l.fillTo(end - waltest.BlockSize)
 	l.noopTo(end - wal.LSN(left))
 	return l.commit(xid, at)
 }
@@ -79,21 +80,21 @@ func typical(t *testing.T) *life {
 	l := newLife(t)
 	l.at["a"] = l.commit(701, minute(1), 801, 802)
 	l.at["b"] = l.abort(702, minute(2))
-	l.at["point"] = l.restorePoint("here", minute(2))
+	l.at["point"] = l.RestorePoint("here", minute(2))
 	l.at["c"] = l.crossing(24, 703, minute(3))
 	l.prepare(704, minute(4), "first")
 	l.at["e"] = l.commit(705, minute(8)) // the clock is ahead
 	l.at["f"] = l.commit(706, minute(5))
-	l.switchSegment()
+	l.SwitchSegment()
 	l.prepare(707, minute(5), "second")
 	l.at["g"] = l.finish(704, minute(6), "first")
-	l.restorePoint("here", minute(6))
+	l.RestorePoint("here", minute(6))
 	l.fillTo(5*smallSegment - 100)
-	l.switchSegment()
+	l.SwitchSegment()
 	l.at["h"] = l.abort(709, minute(7))
 	l.at["i"] = l.commit(708, minute(9))
-	l.at["tail"] = l.record(wal.ResourceXLOG, 0x20, 0, make([]byte, 8))
-	l.switchSegment()
+	l.at["tail"] = l.Record(wal.ResourceXLOG, 0x20, 0, make([]byte, 8))
+	l.SwitchSegment()
 	l.archive(t, l.repository, 2)
 	return l
 }
@@ -190,21 +191,21 @@ func TestImmediateAtEnd(t *testing.T) {
 		segment string // the last one that is needed
 	}{
 		"nothing behind": {func(l *life) wal.LSN {
-			l.switchSegment()
-			return l.position()
+			l.SwitchSegment()
+			return l.Position()
 		}, "", false, "000000010000000000000002"},
 		"the next segment": {func(l *life) wal.LSN {
-			l.switchSegment()
-			stop := l.position()
-			l.header(0)
-			l.at["next"] = l.restorePoint("next", minute(2))
-			l.switchSegment()
+			l.SwitchSegment()
+			stop := l.Position()
+			l.Page()
+			l.at["next"] = l.RestorePoint("next", minute(2))
+			l.SwitchSegment()
 			return stop
 		}, "next", true, "000000010000000000000003"},
 		"a commit": {func(l *life) wal.LSN {
 			l.at["next"] = l.commit(701, minute(1))
-			stop := l.position()
-			l.switchSegment()
+			stop := l.Position()
+			l.SwitchSegment()
 			return stop
 		}, "next", false, "000000010000000000000002"},
 	} {
@@ -251,16 +252,16 @@ func xidOf(e *Ending) uint32 {
 func TestBranches(t *testing.T) {
 	l := newLife(t)
 	l.commit(701, minute(1))
-	l.switchSegment()
+	l.SwitchSegment()
 	l.commit(702, minute(2))
-	fork := l.position()
+	fork := l.Position()
 	child := l.server.fork(2)
 	l.commit(703, minute(4)) // nobody was to see that
 	l.commit(704, minute(8))
-	l.switchSegment()
+	l.SwitchSegment()
 	child.commit(803, minute(6))
 	child.commit(804, minute(9))
-	child.switchSegment()
+	child.SwitchSegment()
 	l.archiveFork(t, child, fork)
 	for name, c := range map[string]struct {
 		at       time.Time
@@ -297,25 +298,25 @@ func TestBranches(t *testing.T) {
 func TestBranchesOfRecords(t *testing.T) {
 	l := newLife(t)
 	l.commit(701, minute(1))
-	l.restorePoint("early", minute(1))
-	l.switchSegment()
+	l.RestorePoint("early", minute(1))
+	l.SwitchSegment()
 	shared := l.commit(702, minute(2))
-	fork := l.position()
+	fork := l.Position()
 	child := l.server.fork(2)
 	for _, s := range []*server{l.server, child} {
 		s.commit(703, minute(3))
 		l.at["both"] = s.commit(704, minute(4))
-		s.restorePoint("both", minute(4))
+		s.RestorePoint("both", minute(4))
 	}
-	l.restorePoint("early", minute(5))
-	l.restorePoint("parent's", minute(5))
+	l.RestorePoint("early", minute(5))
+	l.RestorePoint("parent's", minute(5))
 	l.at["parent's"] = l.commit(705, minute(6))
-	l.noopTo(l.position() + 1024)
+	l.noopTo(l.Position() + 1024)
 	l.at["parent's end"] = l.commit(706, minute(7))
-	l.switchSegment()
+	l.SwitchSegment()
 	child.abort(705, minute(6))
 	child.commit(707, minute(6))
-	child.switchSegment()
+	child.SwitchSegment()
 	l.archiveFork(t, child, fork)
 	lsn := func(at wal.LSN) Target { return Target{Kind: TargetLSN, LSN: at} }
 	xid := func(xid uint64) Target { return Target{Kind: TargetXID, XID: xid} }
@@ -364,7 +365,7 @@ func TestBranchesOfRecords(t *testing.T) {
 		t.Fatal(err)
 	}
 	child.commit(708, minute(8))
-	child.switchSegment()
+	child.SwitchSegment()
 	child.archive(t, l.repository, 4)
 	p, err := MakePlan(t.Context(), Of(l.repository), Request{Target: xid(706)})
 	if err != nil {
@@ -381,18 +382,18 @@ func TestBranchesOfRecords(t *testing.T) {
 func TestStandIn(t *testing.T) {
 	l := newLife(t)
 	l.commit(701, minute(1))
-	l.switchSegment()
+	l.SwitchSegment()
 	shared := l.commit(702, minute(2))
 	l.commit(703, minute(3))
-	fork := l.position()
+	fork := l.Position()
 	child := l.server.fork(2)
 	behind := l.commit(704, minute(4)) // nobody was to see that
-	l.restorePoint("astray", minute(4))
-	l.switchSegment()
+	l.RestorePoint("astray", minute(4))
+	l.SwitchSegment()
 	child.commit(804, minute(5))
-	child.switchSegment()
+	child.SwitchSegment()
 	child.commit(805, minute(6))
-	child.switchSegment()
+	child.SwitchSegment()
 	l.archiveFork(t, child, fork)
 	own := wal.SegmentName(2, 3, smallSegment)
 	if err := l.repository.Store.Delete(t.Context(), l.repository.FileKey(testSystem, own)); err != nil {
@@ -506,14 +507,14 @@ func TestBrokenWAL(t *testing.T) {
 	other := newLife(t)
 	other.crossing(24, 903, minute(1))
 	other.commit(904, minute(2))
-	other.switchSegment()
+	other.SwitchSegment()
 	other.commit(905, minute(20))
-	other.switchSegment()
+	other.SwitchSegment()
 	name := wal.SegmentName(1, 4, smallSegment)
 	if err := l.repository.Store.Delete(t.Context(), l.repository.FileKey(testSystem, name)); err != nil {
 		t.Fatal(err)
 	}
-	other.data = other.data[:3*smallSegment]
+	other.Data = other.Data[:3*smallSegment]
 	other.archive(t, l.repository, 4)
 	p, err := MakePlan(t.Context(), Of(l.repository), Request{Target: Target{Kind: TargetLatest}})
 	if err != nil || p.Reachable || len(p.Problems) != 1 || !strings.Contains(p.Problems[0], name.String()+" doesn't continue") {
@@ -531,15 +532,15 @@ func TestPreparedAtFork(t *testing.T) {
 	for _, checkpoint := range []bool{true, false} {
 		l := newLife(t)
 		l.commit(701, minute(1))
-		l.switchSegment()
+		l.SwitchSegment()
 		l.prepare(702, minute(2), "pending")
-		fork := l.position()
+		fork := l.Position()
 		child := l.server.fork(2)
 		if checkpoint {
-			child.record(wal.ResourceXLOG, 0x00, 0, make([]byte, 88))
+			child.Record(wal.ResourceXLOG, 0x00, 0, make([]byte, 88))
 		}
 		child.commit(803, minute(6))
-		child.switchSegment()
+		child.SwitchSegment()
 		l.archiveFork(t, child, fork)
 		c := withoutPrepared{Of(l.repository)}
 		for _, action := range []Action{ActionPause, ActionPromote} {
@@ -561,14 +562,14 @@ func TestPreparedAtFork(t *testing.T) {
 func TestBranchWithProblem(t *testing.T) {
 	l := newLife(t)
 	l.commit(701, minute(1))
-	l.switchSegment()
+	l.SwitchSegment()
 	l.prepare(702, minute(2), "pending")
-	fork := l.position()
+	fork := l.Position()
 	second, third := l.server.fork(2), l.server.fork(3)
-	second.record(wal.ResourceXLOG, 0x00, 0, make([]byte, 88)) // a checkpoint, which can't be replayed
+	second.Record(wal.ResourceXLOG, 0x00, 0, make([]byte, 88)) // a checkpoint, which can't be replayed
 	for _, child := range []*server{second, third} {
 		child.commit(803, minute(6))
-		child.switchSegment()
+		child.SwitchSegment()
 	}
 	l.archiveFork(t, second, fork)
 	third.archive(t, l.repository, 3)
@@ -591,13 +592,13 @@ func TestBranchWithProblem(t *testing.T) {
 func TestPreparedBeforeFork(t *testing.T) {
 	l := newLife(t)
 	l.commit(701, minute(1))
-	l.switchSegment()
+	l.SwitchSegment()
 	l.prepare(702, minute(2), "pending")
 	l.commit(703, minute(3))
-	fork := l.position()
+	fork := l.Position()
 	child := l.server.fork(2)
 	child.commit(803, minute(6))
-	child.switchSegment()
+	child.SwitchSegment()
 	l.archiveFork(t, child, fork)
 	for _, action := range []Action{ActionPause, ActionPromote} {
 		p, err := MakePlan(t.Context(), withoutPrepared{Of(l.repository)}, Request{Target: Target{Kind: TargetXID, XID: 703}, Timeline: "2", Action: action})

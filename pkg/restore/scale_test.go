@@ -72,12 +72,12 @@ func segmentXID(n uint64) uint32 { return uint32(1000 + 2*n) }
 // largeWAL makes a segment.
 func largeWAL(n uint64) []byte {
 	s := newServer(timelineOf(n), n, smallSegment)
-	s.prev = wal.LSN((n-1)*smallSegment + 40 + 2*40)
+	s.Prev = wal.LSN((n-1)*smallSegment + 40 + 2*40)
 	for i, at := range endings(n) {
 		s.commit(segmentXID(n)+uint32(i), at)
 	}
-	s.switchSegment()
-	return s.data
+	s.SwitchSegment()
+	return s.Data
 }
 
 // largeSummary is what wal.Check says of it.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"hash/crc32"
 	"io"
 	"log/slog"
 	"slices"
@@ -19,122 +18,59 @@ import (
 	"github.com/walship/walship/pkg/storage"
 	"github.com/walship/walship/pkg/storage/mem"
 	"github.com/walship/walship/pkg/wal"
+	"github.com/walship/walship/pkg/wal/waltest"
 )
 
 const (
 	cluster     = 7431000000000000001
 	segmentSize = 1 << 20
-	blockSize   = 8 << 10
 )
 
 var quiet = slog.New(slog.DiscardHandler)
 
-// server writes WAL as PostgreSQL 15 does.
-type server struct {
-	timeline wal.TimelineID
-	start    wal.LSN
-	data     []byte
-	prev     wal.LSN
-}
+// server writes WAL.
+type server struct{ waltest.Writer }
 
 func newServer(segment uint64) *server {
-	return &server{timeline: 1, start: wal.LSN(segment * segmentSize)}
-}
-
-func (s *server) position() wal.LSN { return s.start + wal.LSN(len(s.data)) }
-
-// header starts a page if one is full.
-func (s *server) header(remaining int) {
-	if len(s.data)%blockSize != 0 {
-		return
-	}
-	h := wal.PageHeader{Magic: 0xD110, Timeline: s.timeline, Address: s.position(), RemainingLength: uint32(remaining)}
-	if remaining > 0 {
-		h.Info |= wal.FirstIsContRecord
-	}
-	if len(s.data)%segmentSize == 0 {
-		h.Info |= wal.LongHeader
-		h.Long, h.SystemID, h.SegmentSize, h.BlockSize = true, cluster, segmentSize, blockSize
-	}
-	s.data = h.AppendHeader(s.data)
-}
-
-// record writes one with this main data.
-func (s *server) record(resource wal.ResourceManager, info uint8, xid uint32, main []byte) wal.LSN {
-	s.header(0)
-	lsn := s.position()
-	record := make([]byte, 24)
-	switch {
-	case len(main) > 255:
-		record = append(binary.LittleEndian.AppendUint32(append(record, 254), uint32(len(main))), main...)
-	case len(main) > 0:
-		record = append(append(record, 255, uint8(len(main))), main...)
-	}
-	binary.LittleEndian.PutUint32(record[0:], uint32(len(record)))
-	binary.LittleEndian.PutUint32(record[4:], xid)
-	binary.LittleEndian.PutUint64(record[8:], uint64(s.prev))
-	record[16], record[17] = info, uint8(resource)
-	table := crc32.MakeTable(crc32.Castagnoli)
-	binary.LittleEndian.PutUint32(record[20:], crc32.Update(crc32.Checksum(record[24:], table), table, record[:20]))
-	s.prev = lsn
-	for len(record) > 0 {
-		s.header(len(record))
-		n := min(len(record), blockSize-len(s.data)%blockSize)
-		s.data, record = append(s.data, record[:n]...), record[n:]
-	}
-	for len(s.data)%8 != 0 {
-		s.data = append(s.data, 0)
-	}
-	return lsn
+	return &server{waltest.Writer{SystemID: cluster, SegmentSize: segmentSize, Timeline: 1, Start: wal.LSN(segment * segmentSize)}}
 }
 
 func (s *server) commit(xid uint32, at time.Time) wal.LSN {
-	return s.record(wal.ResourceTransaction, 0, xid, binary.LittleEndian.AppendUint64(nil, uint64(wal.TimestampOf(at))))
-}
-
-func (s *server) restorePoint(name string, at time.Time) {
-	main := binary.LittleEndian.AppendUint64(nil, uint64(wal.TimestampOf(at)))
-	s.record(wal.ResourceXLOG, 0x70, 0, append(main, append([]byte(name), make([]byte, 64-len(name))...)...))
+	return s.Record(wal.ResourceTransaction, 0, xid, binary.LittleEndian.AppendUint64(nil, uint64(wal.TimestampOf(at))))
 }
 
 func (s *server) checkpoint(at time.Time) {
-	s.header(0)
+	s.Page()
 	main := make([]byte, 88)
-	binary.LittleEndian.PutUint64(main, uint64(s.position()))
-	binary.LittleEndian.PutUint32(main[8:], uint32(s.timeline))
-	binary.LittleEndian.PutUint32(main[12:], uint32(s.timeline))
+	binary.LittleEndian.PutUint64(main, uint64(s.Position()))
+	binary.LittleEndian.PutUint32(main[8:], uint32(s.Timeline))
+	binary.LittleEndian.PutUint32(main[12:], uint32(s.Timeline))
 	binary.LittleEndian.PutUint64(main[64:], uint64(at.Unix()))
-	s.record(wal.ResourceXLOG, 0x10, 0, main)
-}
-
-// switchSegment ends the segment early.
-func (s *server) switchSegment() {
-	s.record(wal.ResourceXLOG, 0x40, 0, nil)
-	s.data = append(s.data, make([]byte, -len(s.data)&(segmentSize-1))...)
+	s.Record(wal.ResourceXLOG, 0x10, 0, main)
 }
 
 // forget keeps nothing of the WAL so far, which ends with a segment.
-func (s *server) forget() { s.start, s.data = s.position(), s.data[:0] }
+func (s *server) forget() { s.Start, s.Data = s.Position(), s.Data[:0] }
 
 // fill writes records up to so many bytes before the segment's end.
 func (s *server) fill(left int) {
 	for {
-		room := segmentSize - len(s.data)%segmentSize - left
-		if page := blockSize - len(s.data)%blockSize; room > page {
+		room := segmentSize - len(s.Data)%segmentSize - left
+		if page := waltest.BlockSize - len(s.Data)%waltest.BlockSize; room > page {
 			room = page
 		}
-		if len(s.data)%blockSize == 0 {
-			s.header(0)
+		if len(s.Data)%waltest.BlockSize == 0 {
+			s.Page()
 			continue
 		}
 		if room < 64 {
 			if room > 24 {
-				s.record(wal.ResourceXLOG, 0x20, 0, bytes.Repeat([]byte{1}, room-26))
+				s.Record(wal.ResourceXLOG, 0x20, 0, bytes.Repeat([]byte{1}, room-26))
 				continue
 			}
 			return
 		}
-		s.record(wal.ResourceXLOG, 0x20, 0, bytes.Repeat([]byte{1}, min(room, 4096)-32))
+		s.Record(wal.ResourceXLOG, 0x20, 0, bytes.Repeat([]byte{1}, min(room, 4096)-32))
 	}
 }
 
@@ -223,9 +159,9 @@ func newSite(t *testing.T) *site {
 // archive stores the segments that a server filled.
 func (s *site) archive(t *testing.T, v *server) {
 	t.Helper()
-	for at := 0; at+segmentSize <= len(v.data); at += segmentSize {
-		name := wal.SegmentName(v.timeline, wal.SegmentNumber(v.start, segmentSize)+uint64(at/segmentSize), segmentSize)
-		s.put(t, name, v.data[at:at+segmentSize])
+	for at := 0; at+segmentSize <= len(v.Data); at += segmentSize {
+		name := wal.SegmentName(v.Timeline, wal.SegmentNumber(v.Start, segmentSize)+uint64(at/segmentSize), segmentSize)
+		s.put(t, name, v.Data[at:at+segmentSize])
 	}
 }
 

@@ -32,9 +32,9 @@ func long(t *testing.T, first uint64, count int) *site {
 		}
 		v.commit(uint32(1000+i), at)
 		if i == 310 {
-			v.restorePoint("here", at)
+			v.RestorePoint("here", at)
 		}
-		v.switchSegment()
+		v.SwitchSegment()
 		s.archive(t, v)
 		v.forget()
 	}
@@ -118,16 +118,16 @@ func TestSeams(t *testing.T) {
 			s := newSite(t)
 			v := newServer(1)
 			v.commit(10, minutes(0))
-			v.switchSegment()
+			v.SwitchSegment()
 			v.commit(11, minutes(1))
 			v.fill(left)
-			if got := segmentSize - len(v.data)%segmentSize; got != left {
+			if got := segmentSize - len(v.Data)%segmentSize; got != left {
 				t.Fatalf("%d bytes are left", got)
 			}
 			lsn := v.commit(12, minutes(2))
-			v.switchSegment()
+			v.SwitchSegment()
 			v.commit(13, minutes(3))
-			v.switchSegment()
+			v.SwitchSegment()
 			s.archive(t, v)
 			for _, query := range []Query{
 				{FromTime: minutes(2), ToTime: minutes(2)},
@@ -155,9 +155,9 @@ func TestGap(t *testing.T) {
 		if i == 4 {
 			lsn := v.commit(100, minutes(i))
 			v.commit(101, minutes(i))
-			v.data[lsn-v.start+20] ^= 1 // its checksum
+			v.Data[lsn-v.Start+20] ^= 1 // its checksum
 		}
-		v.switchSegment()
+		v.SwitchSegment()
 	}
 	s.archive(t, v)
 	if err := s.Store.Delete(t.Context(), s.FileKey(cluster, wal.SegmentName(1, 3, segmentSize))); err != nil {
@@ -180,7 +180,7 @@ func TestCorrupt(t *testing.T) {
 		v := newServer(1)
 		for i := range 6 {
 			v.commit(uint32(10+i), minutes(i))
-			v.switchSegment()
+			v.SwitchSegment()
 		}
 		s.archive(t, v)
 		s.corrupt(t, 3, 100)
@@ -201,14 +201,15 @@ func TestTimelines(t *testing.T) {
 	s := newSite(t)
 	v := newServer(1)
 	v.commit(10, minutes(0))
-	v.switchSegment()
+	v.SwitchSegment()
 	v.commit(11, minutes(1))
-	fork := v.position()
-	child := &server{timeline: 2, start: v.start + segmentSize, data: bytes.Clone(v.data[segmentSize:]), prev: v.prev}
+	fork := v.Position()
+	child := newServer(uint64(v.Start)/segmentSize + 1)
+	child.Timeline, child.Data, child.Prev = 2, bytes.Clone(v.Data[segmentSize:]), v.Prev
 	v.commit(12, minutes(2))
-	v.switchSegment()
+	v.SwitchSegment()
 	child.commit(22, minutes(2))
-	child.switchSegment()
+	child.SwitchSegment()
 	s.archive(t, v)
 	s.archive(t, child)
 	history := wal.History{Timeline: 2, Entries: []wal.HistoryEntry{{Timeline: 1, Switch: fork, Reason: "test"}}}
@@ -244,7 +245,7 @@ func TestCheckpoints(t *testing.T) {
 			v.checkpoint(minutes(i))
 		}
 		v.commit(uint32(10+i), minutes(i))
-		v.switchSegment()
+		v.SwitchSegment()
 	}
 	s.archive(t, v)
 	events, _ := s.search(t, Query{Facts: Checkpoints, FromTime: minutes(1)})
