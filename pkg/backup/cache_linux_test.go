@@ -55,9 +55,11 @@ func TestPageCache(t *testing.T) {
 	if _, err := s.push(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	for window, want := range []uint64{0, 0, cacheWindow / uint64(os.Getpagesize()), 0} {
-		if n := held(t, file, int64(window)); n != want {
-			t.Errorf("afterwards, %d pages of window %d are held, want %d", n, window, want)
+	// The kernel may need some pages for something else.
+	half := cacheWindow / uint64(os.Getpagesize()) / 2
+	for window, warm := range []bool{false, false, true, false} {
+		if n := held(t, file, int64(window)); warm && n < half || !warm && n > 0 {
+			t.Errorf("afterwards, %d pages of window %d are held; it was in use: %t", n, window, warm)
 		}
 	}
 }
