@@ -42,8 +42,8 @@ func TestCopiedBucket(t *testing.T) {
 
 	questions := [][]string{
 		{"backup", "list", "--json"}, {"wal", "list", "--files", "--json"}, {"wal", "search", "--json"},
-		{"restore", "plan", "--json", "--target-directory", filepath.Join(site.dir, "copied")},
-		{"restore", "plan", "--json", "--timeline", "current", "--target-directory", filepath.Join(site.dir, "copied")},
+		{"restore", "plan", "--no-probe", "--json", "--target-directory", filepath.Join(site.dir, "copied")},
+		{"restore", "plan", "--no-probe", "--json", "--timeline", "current", "--target-directory", filepath.Join(site.dir, "copied")},
 	}
 	before := make([]string, len(questions))
 	for i, question := range questions {
