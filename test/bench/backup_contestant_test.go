@@ -94,7 +94,7 @@ func baseBackup(t *testing.T, s setting, source *sample) saving {
 	for name, path := range source.tablespaces {
 		line += " --tablespace-mapping=" + path + "=" + dir + "/" + name
 	}
-	return saving{push: line}
+	return saving{archive: "true", push: line} // it waits until its WAL is archived
 }
 
 func walshipBackup(program, level, scheme string, encrypted bool) func(*testing.T, setting, *sample) saving {

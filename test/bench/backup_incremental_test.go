@@ -96,7 +96,7 @@ func (s *sample) change(t *testing.T) (changed, blocks int64) {
 		1+s.changes*61%step, rows, step), "CHECKPOINT")
 	c.Archive(t)
 	changed, blocks = s.blocks(t, since)
-	if part := float64(changed) / float64(blocks); part < 0.008 || part > 0.014 {
+	if part := float64(changed) / float64(blocks); part < 0.007 || part > 0.014 {
 		t.Fatalf("%d of %d blocks were changed, and that isn't 1 %%", changed, blocks)
 	}
 	return changed, blocks

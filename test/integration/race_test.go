@@ -197,7 +197,8 @@ func alwaysArchiving(t *testing.T, promoted bool) {
 	primary.Exec(t, "CREATE TABLE t (id serial, name text)")
 	site.backup(t, primary)
 	first := makeStandby(t, site, "first", primary, "")
-	settings := "archive_mode = always\nrecovery_target_timeline = 'latest'\n"
+	// A checkpoint removes what is archived, and its status file, which is waited for.
+	settings := "archive_mode = always\nrecovery_target_timeline = 'latest'\nwal_keep_size = '1GB'\n"
 	if promoted {
 		settings += "archive_command = 'false'\n"
 	}

@@ -1,12 +1,13 @@
 // Command report reads what `go test -json` writes and prints what matters: the
 // whole output of each test that failed, the name of each that was skipped, and
-// go test's own closing line of each package. It fails if any test failed or was
+// go test's own closing line of each package, and the tests that took longest. It fails if any test failed or was
 // skipped, because a test that is skipped has proved nothing, and if none ran,
 // unless the environment has REPORT_NONE=ok.
 package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -22,6 +23,7 @@ type event struct {
 	ImportPath string
 	Test       string
 	Output     string
+	Elapsed    float64 // seconds
 }
 
 // report is what has been read so far.
@@ -31,9 +33,23 @@ type report struct {
 	passed  int
 	failed  int
 	skipped []test
+	took    []duration
 }
 
 type test struct{ pkg, name string }
+
+// duration is what a test took with its subtests.
+type duration struct {
+	test
+	seconds float64
+}
+
+// slowest is how many tests are named with what they took, and from how many
+// seconds on.
+const (
+	slowest = 15
+	slow    = 5
+)
 
 func main() {
 	if err := run(os.Stdin, os.Stdout, os.Getenv("REPORT_NONE") == "ok"); err != nil {
@@ -81,6 +97,7 @@ func (r *report) add(e event) {
 		delete(r.pending, id)
 		if e.Test != "" {
 			r.passed++
+			r.time(id, e.Elapsed)
 		}
 	case "skip":
 		delete(r.pending, id)
@@ -89,10 +106,17 @@ func (r *report) add(e event) {
 		}
 	case "fail":
 		r.failed++
+		r.time(id, e.Elapsed)
 		r.print(id)
 		if e.Test == "" {
 			r.printUnended(e.Package)
 		}
+	}
+}
+
+func (r *report) time(id test, seconds float64) {
+	if id.name != "" && !strings.Contains(id.name, "/") && seconds >= slow {
+		r.took = append(r.took, duration{id, seconds})
 	}
 }
 
@@ -120,6 +144,10 @@ func (r *report) printUnended(pkg string) {
 func (r *report) close(noneOK bool) error {
 	for _, id := range r.skipped {
 		fmt.Fprintf(r.out, "skipped: %s %s\n", id.pkg, id.name)
+	}
+	slices.SortFunc(r.took, func(a, b duration) int { return cmp.Compare(b.seconds, a.seconds) })
+	for _, d := range r.took[:min(slowest, len(r.took))] {
+		fmt.Fprintf(r.out, "slow: %.0f s %s %s\n", d.seconds, d.pkg, d.name)
 	}
 	fmt.Fprintf(r.out, "tests passed: %d, skipped: %d\n", r.passed, len(r.skipped))
 	switch {

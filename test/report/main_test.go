@@ -28,6 +28,11 @@ func TestRun(t *testing.T) {
 		{"skip", pass + `{"Action":"output","Package":"p","Test":"TestS","Output":"    why\n"}
 {"Action":"skip","Package":"p","Test":"TestS"}
 `, "ok  \tp\t0.1s\nskipped: p TestS\ntests passed: 1, skipped: 1\n", "1 tests were skipped, and none may be"},
+		{"slow", strings.ReplaceAll(pass, `"TestA"}`, `"TestA","Elapsed":61.2}`) +
+			`{"Action":"pass","Package":"p","Test":"TestA/part","Elapsed":61.2}` + "\n" +
+			`{"Action":"pass","Package":"p","Test":"TestB","Elapsed":4.9}` + "\n" +
+			`{"Action":"pass","Package":"p","Test":"TestC","Elapsed":62.7}` + "\n",
+			"ok  \tp\t0.1s\nslow: 63 s p TestC\nslow: 61 s p TestA\ntests passed: 4, skipped: 0\n", ""},
 		{"panic", pass + `{"Action":"output","Package":"p","Test":"TestP","Output":"panic: oops\n"}
 {"Action":"fail","Package":"p"}
 `, "ok  \tp\t0.1s\npanic: oops\ntests passed: 1, skipped: 0\n", "tests failed"},
