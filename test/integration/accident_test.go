@@ -15,6 +15,7 @@ import (
 // and another truncates one. The search names both transactions, and restoring
 // to just before each brings the rows back.
 func TestAccidents(t *testing.T) {
+	t.Parallel()
 	for _, major := range []pgtest.Major{15, 18} { // that have pgbench
 		t.Run(major.String(), func(t *testing.T) {
 			s := newSite(t, major, siteOptions{encrypted: true, cluster: []pgtest.Option{pgtest.Set("track_commit_timestamp", "on")}})

@@ -119,6 +119,7 @@ func (s *site) once(t *testing.T, names []string) {
 // segment; killed in the middle, several times, it is archived all the same
 // (fault 1); nothing of it is lost or stored twice.
 func TestBacklog(t *testing.T) {
+	t.Parallel()
 	const most = 36
 	type place struct {
 		major  pgtest.Major
@@ -216,6 +217,7 @@ func (s *site) pushKilled(t *testing.T, requests *ledger, names []string) {
 // TestRecreatedRepository: a push that remembers a repository whose place
 // another one has taken finds out where the two contradict.
 func TestRecreatedRepository(t *testing.T) {
+	t.Parallel()
 	server := s3test.Start(t, s3test.VersityGW)
 	site := newSite(t, 15, siteOptions{server: server, cluster: []pgtest.Option{pgtest.SegmentSize(1)}})
 	site.cluster.Exec(t, "CREATE TABLE t (id serial, name text)")

@@ -19,6 +19,7 @@ import (
 // finds one of them ready later than those behind it: all pushes succeed, and
 // each segment is stored once.
 func TestPushBeside(t *testing.T) {
+	t.Parallel()
 	const most, late = 24, 3
 	site := newSite(t, 15, siteOptions{encrypted: true, cluster: []pgtest.Option{pgtest.SegmentSize(1)}})
 	c := site.cluster
@@ -63,6 +64,7 @@ func TestPushBeside(t *testing.T) {
 // TestFullStateFolder is fault 6: where nothing can be remembered for want of
 // space, a backlog is archived all the same, and nothing is left half written.
 func TestFullStateFolder(t *testing.T) {
+	t.Parallel()
 	site := newSite(t, 15, siteOptions{encrypted: true, cluster: []pgtest.Option{pgtest.SegmentSize(1)}})
 	c := site.cluster
 	c.Exec(t, "CREATE TABLE t (id serial, name text)")

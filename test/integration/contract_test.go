@@ -50,6 +50,7 @@ func segments(t *testing.T, c *pgtest.Cluster, prefix string, n int) (names []st
 // outage and loses nothing; a storage that accepts connections and never
 // answers (faults 3 and 8) doesn't keep the server from stopping.
 func TestArchiverOutage(t *testing.T) {
+	t.Parallel()
 	site, gate, _ := gated(t, true)
 	c := site.cluster
 	site.backup(t, c)
@@ -103,6 +104,7 @@ func TestArchiverOutage(t *testing.T) {
 // reached, rather than take what it has for all there is. It goes on when the
 // storage is back.
 func TestRecoveryOutage(t *testing.T) {
+	t.Parallel()
 	site, gate, _ := gated(t, false)
 	c := site.cluster
 	site.backup(t, c)
@@ -150,6 +152,7 @@ func TestRecoveryOutage(t *testing.T) {
 // pinned, as every restore does: a standby that looks for newer ones asks for
 // their history files, whose unknown answer ends it.
 func TestStandbyOutage(t *testing.T) {
+	t.Parallel()
 	site, gate, _ := gated(t, true)
 	c := site.cluster
 	site.backup(t, c)
@@ -278,6 +281,7 @@ func killDuring(t *testing.T, gate *gate, cmd *exec.Cmd, when func(toServer bool
 // TestKilledPush is fault 1: a push killed anywhere in its upload leaves
 // nothing that keeps the next try from success, and one object.
 func TestKilledPush(t *testing.T) {
+	t.Parallel()
 	site, gate, server := gated(t, true)
 	c := site.cluster
 	site.backup(t, c)

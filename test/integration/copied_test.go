@@ -29,6 +29,7 @@ import (
 // last first, so that modification times are new and in the opposite order. It
 // is the same repository: lists and plans are, and what a restore chooses.
 func TestCopiedBucket(t *testing.T) {
+	t.Parallel()
 	server := s3test.Start(t, s3test.VersityGW)
 	site := newSite(t, 15, siteOptions{server: server, encrypted: true, cluster: []pgtest.Option{pgtest.SegmentSize(1)}})
 	c := site.cluster
@@ -100,6 +101,7 @@ func copyReversed(t *testing.T, server *s3test.Server, bucket string) {
 // TestClockOff is fault 20: this machine's clock is a day from the storage's.
 // walship says so, and archives, backs up and restores all the same.
 func TestClockOff(t *testing.T) {
+	t.Parallel()
 	offs := []time.Duration{24 * time.Hour}
 	if full() {
 		offs = append(offs, -24*time.Hour)

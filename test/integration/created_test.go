@@ -15,6 +15,7 @@ import (
 // backup is made in the same place by the recovery: beside the original, that
 // would write into the original's files.
 func TestCreatedTablespace(t *testing.T) {
+	t.Parallel()
 	site := newSite(t, 15, siteOptions{cluster: []pgtest.Option{pgtest.SegmentSize(1)}})
 	c := site.cluster
 	site.backup(t, c)

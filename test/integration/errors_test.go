@@ -30,6 +30,7 @@ var (
 // TestMistakes makes the mistakes that people make, and checks what each is
 // told, and that nothing comes of it.
 func TestMistakes(t *testing.T) {
+	t.Parallel()
 	site := newSite(t, 15, siteOptions{encrypted: true, cluster: []pgtest.Option{
 		pgtest.SegmentSize(1), pgtest.Set("wal_keep_size", "64MB")}})
 	site.cluster.Exec(t, "CREATE TABLE t (id serial, name text)")

@@ -14,6 +14,7 @@ import (
 // TestExport writes a backup as a plain data directory. It passes
 // pg_verifybackup with the WAL in it, and starts without a setting of walship's.
 func TestExport(t *testing.T) {
+	t.Parallel()
 	for _, major := range pgtest.Majors() {
 		t.Run(major.String(), func(t *testing.T) {
 			t.Parallel()

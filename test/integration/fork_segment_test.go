@@ -17,6 +17,7 @@ import (
 // fork's segment in the original's name. PostgreSQL takes that and goes astray;
 // the plan refuses it, and what lies before the fork is reached.
 func TestForkWithoutSegment(t *testing.T) {
+	t.Parallel()
 	majors := []pgtest.Major{15}
 	if full() {
 		majors = pgtest.Majors()

@@ -15,6 +15,7 @@ import (
 // TestGap is fault 43: a restore to the end of the WAL doesn't end before a gap
 // unasked; where it says that it would end, it does.
 func TestGap(t *testing.T) {
+	t.Parallel()
 	site := newSite(t, 15, siteOptions{cluster: []pgtest.Option{pgtest.SegmentSize(1)}})
 	c := site.cluster
 	c.Exec(t, "CREATE TABLE t (id serial, name text)")

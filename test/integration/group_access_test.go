@@ -19,6 +19,7 @@ import (
 // --allow-group-access) the group can read the restored one too, and nobody gets
 // more than that. The server starts in it.
 func TestGroupAccess(t *testing.T) {
+	t.Parallel()
 	const major = pgtest.Major(17)
 	site := newSite(t, major, siteOptions{cluster: []pgtest.Option{pgtest.SegmentSize(1), pgtest.InitArgs("--allow-group-access")}})
 	c := site.cluster

@@ -16,6 +16,7 @@ import (
 // that moves files: what the chain recovers to must be what the full backup
 // recovers to, and what the server had.
 func TestIncrementalBusy(t *testing.T) {
+	t.Parallel()
 	majors, rounds := []pgtest.Major{15}, 2
 	if full() {
 		majors, rounds = pgtest.Majors(), 4

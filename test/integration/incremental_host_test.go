@@ -17,6 +17,7 @@ import (
 // from the server's WAL summaries (17 and later) or from the WAL that the server
 // still has.
 func TestIncrementalWithoutIdentity(t *testing.T) {
+	t.Parallel()
 	for _, major := range daily([]pgtest.Major{15}, 18) {
 		t.Run(major.String(), func(t *testing.T) {
 			options := []pgtest.Option{pgtest.Checksums(true), pgtest.Set("autovacuum", "off"), pgtest.Set("max_prepared_transactions", "10")}

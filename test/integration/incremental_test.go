@@ -21,8 +21,10 @@ import (
 // together to must be, byte for byte, what the full backup has; and pg_combinebackup
 // must put the same together where there is one.
 func TestIncremental(t *testing.T) {
+	t.Parallel()
 	for _, major := range pgtest.Majors() {
 		t.Run(major.String(), func(t *testing.T) {
+			t.Parallel()
 			// With page checksums, changes of hint bits are in WAL too, so that
 			// copies of one state are equal to the bit.
 			site := newSite(t, major, siteOptions{cluster: []pgtest.Option{

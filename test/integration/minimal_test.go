@@ -15,6 +15,7 @@ import (
 // TestMinimalOnTheWay is rule 5: a plan says where recovery ends because
 // wal_level was minimal, and there PostgreSQL ends it.
 func TestMinimalOnTheWay(t *testing.T) {
+	t.Parallel()
 	site := newSite(t, 15, siteOptions{encrypted: true, cluster: []pgtest.Option{pgtest.SegmentSize(1)}})
 	c := site.cluster
 	site.backup(t, c)

@@ -36,6 +36,7 @@ const (
 // walship refuses is run too, with the settings written by hand, and must end
 // in an error.
 func TestRestoreOracle(t *testing.T) { // faults 31 and 43
+	t.Parallel()
 	if kept := os.Getenv(oracleVariable); kept != "" {
 		openOracleArchive(t, kept).consult(t, 300)
 		return

@@ -47,6 +47,7 @@ func pgbench(t *testing.T, c *pgtest.Cluster, args ...string) (stop func()) {
 // torn when it is read is chance: pkg/backup.TestPageReadAgain shows what comes of
 // a page that is.
 func TestBadPages(t *testing.T) { // fault 35
+	t.Parallel()
 	for _, major := range pgtest.Majors() {
 		t.Run(major.String(), func(t *testing.T) {
 			t.Parallel()

@@ -15,6 +15,7 @@ import (
 // parameters, as Patroni does with no_params: over a directory that it has made
 // and left empty, and over one that it has kept.
 func TestPatroni(t *testing.T) {
+	t.Parallel()
 	text, err := os.ReadFile("../../docs/patroni.md")
 	if err != nil {
 		t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 // a TRUNCATE holds its lock, other tables can be read, and resuming gives the
 // rows free. What the restore prints says so.
 func TestPausedLock(t *testing.T) {
+	t.Parallel()
 	site := newSite(t, 15, siteOptions{cluster: []pgtest.Option{pgtest.SegmentSize(1)}})
 	c := site.cluster
 	c.Exec(t, schema...)

@@ -13,6 +13,7 @@ import (
 // TestPlanRequests counts at the server what a plan asks for, along WAL that a
 // later backup has rolled up, and before that one was taken.
 func TestPlanRequests(t *testing.T) {
+	t.Parallel()
 	counter, server := newCounter(t, s3test.Start(t, s3test.VersityGW))
 	site := newSite(t, 15, siteOptions{server: server, encrypted: true, cluster: []pgtest.Option{pgtest.SegmentSize(1)}})
 	first := site.backup(t, site.cluster)

@@ -176,6 +176,7 @@ func prefetched(t *testing.T, major pgtest.Major, o siteOptions) *site {
 // TestPrefetch recovers through many segments, each of which is read once
 // for each time that the server wants it, and nearly all of them ahead.
 func TestPrefetch(t *testing.T) {
+	t.Parallel()
 	for _, major := range daily([]pgtest.Major{18}, 15) {
 		t.Run(major.String(), func(t *testing.T) {
 			counter, server := newCounter(t, s3test.Start(t, s3test.VersityGW))
@@ -225,6 +226,7 @@ func TestPrefetch(t *testing.T) {
 // TestPrefetchKilled kills what fetches ahead, again and again: recovery
 // doesn't notice, and nothing stays behind.
 func TestPrefetchKilled(t *testing.T) {
+	t.Parallel()
 	site := prefetched(t, 15, siteOptions{encrypted: true})
 	c := site.cluster
 	site.backup(t, c)
@@ -265,6 +267,7 @@ func TestPrefetchKilled(t *testing.T) {
 // TestPrefetchPlaces recovers with WAL on another disk than everything else,
 // and without a place for what walship remembers.
 func TestPrefetchPlaces(t *testing.T) {
+	t.Parallel()
 	site := prefetched(t, 15, siteOptions{})
 	c := site.cluster
 	site.backup(t, c)
@@ -329,6 +332,7 @@ func moveWAL(t *testing.T, c *pgtest.Cluster, disk string) {
 // TestPrefetchSideBySide recovers two clones at once, with one state folder,
 // each with its own process that fetches ahead.
 func TestPrefetchSideBySide(t *testing.T) {
+	t.Parallel()
 	site := prefetched(t, 15, siteOptions{encrypted: true})
 	c := site.cluster
 	site.backup(t, c)
@@ -356,6 +360,7 @@ func TestPrefetchSideBySide(t *testing.T) {
 // TestPrefetchFork recovers over a switch of timelines, behind which both
 // timelines go on in the archive (rule 14).
 func TestPrefetchFork(t *testing.T) {
+	t.Parallel()
 	site := prefetched(t, 15, siteOptions{encrypted: true})
 	c := site.cluster
 	c.Exec(t, "CREATE TABLE t (id serial, name text)")
@@ -394,6 +399,7 @@ func TestPrefetchFork(t *testing.T) {
 // fetched ahead, what comes one by one isn't, and a server that stops takes
 // what fetches ahead with it.
 func TestPrefetchStandby(t *testing.T) {
+	t.Parallel()
 	counter, server := newCounter(t, s3test.Start(t, s3test.VersityGW))
 	site := prefetched(t, 17, siteOptions{server: server})
 	c := site.cluster
@@ -445,6 +451,7 @@ func TestPrefetchStandby(t *testing.T) {
 // TestPrefetchDamaged meets a damaged object in the middle: recovery stops
 // there, rather than take it for the end, and goes on once it is whole.
 func TestPrefetchDamaged(t *testing.T) { // fault 14
+	t.Parallel()
 	site := prefetched(t, 15, siteOptions{encrypted: true})
 	c := site.cluster
 	site.backup(t, c)

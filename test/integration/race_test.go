@@ -22,6 +22,7 @@ import (
 // told who was first and where they part: at which record, or between which ones
 // if it can't read the other's.
 func TestTwoPromoted(t *testing.T) {
+	t.Parallel()
 	choices := []bool{false}
 	if full() {
 		choices = append(choices, true)
@@ -186,6 +187,7 @@ func parting(t *testing.T, both [2]*pgtest.Cluster, segment string) wal.LSN {
 // name stays free; the new timeline's segments come from both, and are equal. The
 // second time it is promoted itself before its archiver gets that far.
 func TestAlwaysArchivingStandby(t *testing.T) {
+	t.Parallel()
 	for _, promoted := range []bool{false, true} {
 		t.Run(fmt.Sprintf("promoted=%t", promoted), func(t *testing.T) { alwaysArchiving(t, promoted) })
 	}

@@ -15,6 +15,7 @@ import (
 // and what walship finds itself is mixed in. What walship puts it together to is
 // what pg_combinebackup makes of it, and what a full backup has.
 func TestRemoteIncremental(t *testing.T) {
+	t.Parallel()
 	for _, major := range daily([]pgtest.Major{18}, 17) {
 		t.Run(major.String(), func(t *testing.T) {
 			site := newSite(t, major, siteOptions{cluster: []pgtest.Option{
@@ -62,6 +63,7 @@ func TestRemoteIncremental(t *testing.T) {
 // named is an error then. A host without an identity remembers what the server
 // sent it.
 func TestRemoteWhole(t *testing.T) {
+	t.Parallel()
 	for _, major := range []pgtest.Major{16, 18} {
 		t.Run(major.String(), func(t *testing.T) {
 			site := newSite(t, major, siteOptions{encrypted: true, cluster: []pgtest.Option{pgtest.SegmentSize(1)}})

@@ -26,6 +26,7 @@ func remotely(c *pgtest.Cluster, more ...string) []string {
 // place that can't see its data directory. Restored, it starts with the WAL
 // that was streamed along, and nothing else.
 func TestRemote(t *testing.T) {
+	t.Parallel()
 	for _, major := range pgtest.Majors() {
 		t.Run(major.String(), func(t *testing.T) {
 			t.Parallel()
@@ -77,6 +78,7 @@ func TestRemote(t *testing.T) {
 // TestRemoteArchived takes the backup's WAL from the archive, in several parts'
 // size of data, and says what the server finds of bad pages (fault 35).
 func TestRemoteArchived(t *testing.T) {
+	t.Parallel()
 	site := newSite(t, 16, siteOptions{encrypted: true, cluster: []pgtest.Option{pgtest.SegmentSize(1), pgtest.Checksums(true)}})
 	c := site.cluster
 	c.Exec(t, append(schema, carrier, "CREATE TABLE damaged AS SELECT generate_series(1, 1000) AS id", "CHECKPOINT")...)
@@ -108,6 +110,7 @@ func TestRemoteArchived(t *testing.T) {
 // is killed in the middle, walship or the server, leaves nothing that is
 // listed, and no slot.
 func TestRemoteEnds(t *testing.T) {
+	t.Parallel()
 	site := newSite(t, 18, siteOptions{cluster: []pgtest.Option{pgtest.SegmentSize(1), pgtest.Set("archive_mode", "off")}})
 	c := site.cluster
 	c.Exec(t, append(schema, carrier)...)

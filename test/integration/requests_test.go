@@ -14,6 +14,7 @@ import (
 
 // TestRequests counts at the server what single calls ask for.
 func TestRequests(t *testing.T) {
+	t.Parallel()
 	counter, server := newCounter(t, s3test.Start(t, s3test.VersityGW))
 	site := newSite(t, 15, siteOptions{server: server, encrypted: true, cluster: []pgtest.Option{pgtest.Set("wal_keep_size", "1GB")}})
 	name := site.cluster.SwitchWAL(t)

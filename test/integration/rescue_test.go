@@ -17,6 +17,7 @@ import (
 // TestRescue brings a dropped table back into the server that it was dropped
 // from, which keeps running: with its rows, indexes, sequence and privileges.
 func TestRescue(t *testing.T) {
+	t.Parallel()
 	for _, major := range []pgtest.Major{15, 17, 18} {
 		t.Run(major.String(), func(t *testing.T) {
 			t.Parallel()

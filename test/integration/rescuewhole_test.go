@@ -22,6 +22,7 @@ import (
 // is interrupted, too, and given databases that aren't there, and a name that
 // tables of two databases had.
 func TestRescueWhole(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, 15, siteOptions{cluster: []pgtest.Option{pgtest.SegmentSize(1)}})
 	c := s.cluster
 	c.Exec(t, "CREATE SCHEMA shop", "CREATE TYPE shop.colour AS ENUM ('red', 'blue')",

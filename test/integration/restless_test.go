@@ -81,6 +81,7 @@ func disturb(t *testing.T, c *pgtest.Cluster) (counts map[string]*atomic.Int64, 
 // so thirty times with each major, three times with a cluster: so much WAL comes
 // of it that more would fill a disk.
 func TestRestlessCluster(t *testing.T) { // faults 33 and 35, rule 24
+	t.Parallel()
 	majors, clusters, rounds := []pgtest.Major{15}, 1, 1
 	if full() {
 		majors, clusters, rounds = pgtest.Majors(), 10, 3

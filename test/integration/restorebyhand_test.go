@@ -17,9 +17,11 @@ import (
 // TestRestoreByHand restores with age, zstd, tar and a shell: the promise that
 // a backup outlives the tool. walship isn't called again once it has archived.
 func TestRestoreByHand(t *testing.T) {
+	t.Parallel()
 	const major = pgtest.Major(15)
 	for name, encrypted := range map[string]bool{"plain": false, "age": true} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			site := newSite(t, major, siteOptions{encrypted: encrypted, cluster: []pgtest.Option{
 				pgtest.SegmentSize(1), pgtest.Set("allow_in_place_tablespaces", "on")}})
 			c := site.cluster
@@ -113,6 +115,7 @@ func TestRestoreByHand(t *testing.T) {
 // TestRestoreByHandChain restores a chain of incremental backups with
 // pg_combinebackup, with no WAL but that of its newest backup.
 func TestRestoreByHandChain(t *testing.T) {
+	t.Parallel()
 	const major = pgtest.Major(17)
 	site := newSite(t, major, siteOptions{encrypted: true, cluster: []pgtest.Option{pgtest.SegmentSize(1), pgtest.Set("summarize_wal", "on")}})
 	c := site.cluster

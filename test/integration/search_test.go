@@ -19,6 +19,7 @@ import (
 // TestSearch tells who dropped what, on every major, and goes back to right
 // before it with the flags that the search prints.
 func TestSearch(t *testing.T) {
+	t.Parallel()
 	settings := map[pgtest.Major][]pgtest.Option{
 		14: {pgtest.Set("wal_compression", "on")},
 		15: {pgtest.Set("wal_compression", "lz4")},
@@ -28,6 +29,7 @@ func TestSearch(t *testing.T) {
 	}
 	for _, major := range pgtest.Majors() {
 		t.Run(major.String(), func(t *testing.T) {
+			t.Parallel()
 			options := append(settings[major], pgtest.SegmentSize(1), pgtest.Set("track_commit_timestamp", "on"), pgtest.Set("max_prepared_transactions", "5"))
 			s := &busySite{site: newSite(t, major, siteOptions{encrypted: major%2 == 1, cluster: options})}
 			s.walship(t, "backup", "push")

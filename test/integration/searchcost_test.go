@@ -37,6 +37,7 @@ func TestSearchMemory(t *testing.T) {
 // TestSearchRollup: the second search over 256 segments reads one roll-up of
 // them, and finds the same.
 func TestSearchRollup(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, 15, siteOptions{cluster: []pgtest.Option{pgtest.SegmentSize(1)}})
 	s.cluster.Stop(t, pgtest.Fast)
 	pgtest.MustRun(t, s.cluster.Tool(t.Context(), t, "pg_resetwal", "--next-wal-file", "0000000100000000000000FF", s.cluster.DataDir))

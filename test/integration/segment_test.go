@@ -21,6 +21,7 @@ import (
 // TestSegmentSizes is fault 28: WAL segments of other sizes than the usual,
 // on majors whose pg_verifybackup reads the WAL too.
 func TestSegmentSizes(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		major     pgtest.Major
 		mebibytes int
@@ -30,6 +31,7 @@ func TestSegmentSizes(t *testing.T) {
 		{18, 1, "time"},
 	} {
 		t.Run(fmt.Sprintf("%dMiB", c.mebibytes), func(t *testing.T) {
+			t.Parallel()
 			site := newSite(t, c.major, siteOptions{cluster: []pgtest.Option{
 				pgtest.SegmentSize(c.mebibytes), pgtest.Set("wal_init_zero", "off")}})
 			source := site.cluster

@@ -18,6 +18,7 @@ import (
 // time. It has succeeded if its own segment is stored, and another call finds
 // the rest. Of the archiver's pushes that doesn't restart the archiver.
 func TestStoppedInBatch(t *testing.T) {
+	t.Parallel()
 	const most = 20
 	server := s3test.Start(t, s3test.VersityGW)
 	requests, through := newLedger(t, server)
@@ -85,6 +86,7 @@ func TestStoppedInBatch(t *testing.T) {
 // pushes' deadline, for each of the calls that PostgreSQL makes: three in the
 // cycle that runs, a second apart, and three in the last one.
 func TestShutdownInBatch(t *testing.T) {
+	t.Parallel()
 	const (
 		most     = 24
 		deadline = time.Second // of gated

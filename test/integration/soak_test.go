@@ -45,6 +45,7 @@ func chooseSeed(t *testing.T) uint64 {
 // PostgreSQL took for archived is missing, and a backup from the beginning is
 // restored to the end with equal rows.
 func TestSoak(t *testing.T) {
+	t.Parallel()
 	majors, rounds := []pgtest.Major{15}, 1
 	if full() {
 		majors, rounds = pgtest.Majors(), 6

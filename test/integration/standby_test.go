@@ -30,6 +30,7 @@ func standbyOf(t *testing.T, site *site) *pgtest.Cluster {
 // TestStandby is rule 23: backups of a standby whose primary is busy, read from
 // its data directory and sent by it, restore to the primary's rows.
 func TestStandby(t *testing.T) {
+	t.Parallel()
 	majors := []pgtest.Major{14, 18}
 	if full() {
 		majors = pgtest.Majors()
@@ -74,6 +75,7 @@ func TestStandby(t *testing.T) {
 // TestStandbyPromoted is fault 39: a standby that is promoted during a backup
 // from it, and the backup of one whose primary ends no segment.
 func TestStandbyPromoted(t *testing.T) {
+	t.Parallel()
 	for _, way := range []string{"of its files", "sent"} {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()

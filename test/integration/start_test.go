@@ -20,6 +20,7 @@ import (
 // TestRestoreStart boots what it restores: to a target, where the server pauses,
 // is promoted or shuts down, and to a target that the server doesn't reach.
 func TestRestoreStart(t *testing.T) {
+	t.Parallel()
 	for _, major := range []pgtest.Major{14, 15, 18} {
 		t.Run(major.String(), func(t *testing.T) {
 			t.Parallel()
@@ -98,6 +99,7 @@ func (s *site) estimated(t *testing.T) {
 // archived. The recovery goes on behind where the plan says that it ends, which is
 // said, with exit code 3.
 func TestRestoreStartMismatch(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, 15, siteOptions{cluster: []pgtest.Option{pgtest.SegmentSize(1)}})
 	s.cluster.Exec(t, "CREATE TABLE t (id int)")
 	s.backup(t, s.cluster)
@@ -169,6 +171,7 @@ func (s *site) askStarted(t *testing.T, started restore.Started, query string) s
 // before its target. That isn't taken for the target. walship raises what it
 // finds in the WAL, so here something else lowers it again.
 func TestRestoreStartTooLow(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, 15, siteOptions{cluster: []pgtest.Option{pgtest.SegmentSize(1), pgtest.Set("max_connections", "20")}})
 	s.backup(t, s.cluster)
 	s.cluster.AppendConf(t, "max_connections = 30")
@@ -190,6 +193,7 @@ func TestRestoreStartTooLow(t *testing.T) {
 
 // TestRestoreStandby: a restored standby follows its primary, by streaming.
 func TestRestoreStandby(t *testing.T) {
+	t.Parallel()
 	for _, major := range []pgtest.Major{14, 15, 18} {
 		t.Run(major.String(), func(t *testing.T) {
 			t.Parallel()

@@ -13,6 +13,7 @@ import (
 // doesn't take the original's place at the publisher, where it would use up
 // the changes that the original hasn't got yet.
 func TestSubscriber(t *testing.T) {
+	t.Parallel()
 	publisher := pgtest.New(t, 15, pgtest.Set("wal_level", "logical"))
 	publisher.Start(t)
 	publisher.Exec(t, "CREATE TABLE t (id int PRIMARY KEY)", "CREATE PUBLICATION p FOR TABLE t", "INSERT INTO t VALUES (1)")

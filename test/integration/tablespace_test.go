@@ -17,6 +17,7 @@ import (
 // link: tablespaces go where they are mapped, every directory is there again,
 // and nothing is left over that would undo the mapping.
 func TestPlaces(t *testing.T) {
+	t.Parallel()
 	const major = pgtest.Major(18)
 	elsewhere := pgtest.WorkDir(t)
 	site := newSite(t, major, siteOptions{encrypted: true, cluster: []pgtest.Option{

@@ -17,6 +17,7 @@ import (
 // is promoted while its primary goes on, both archive into one repository, and
 // a clone of the standby is promoted once more.
 func TestPromotedStandby(t *testing.T) {
+	t.Parallel()
 	const major = pgtest.Major(17)
 	site := newSite(t, major, siteOptions{encrypted: true, cluster: []pgtest.Option{pgtest.SegmentSize(1)}})
 	primary := site.cluster

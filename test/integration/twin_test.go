@@ -16,6 +16,7 @@ import (
 // repository, the second one is told, and can't take a backup with the WAL of
 // the first.
 func TestTwin(t *testing.T) {
+	t.Parallel()
 	site := newSite(t, 15, siteOptions{cluster: []pgtest.Option{pgtest.SegmentSize(1)}})
 	first := site.cluster
 	first.Exec(t, "CREATE TABLE t (id int)")
