@@ -20,7 +20,6 @@ import (
 // upload in parts leaves nothing that can be seen, the next one succeeds, and
 // what the killed ones left on the server can be collected.
 func TestKilledUpload(t *testing.T) {
-	t.Parallel()
 	const (
 		name = "000000010000000000000001"
 		size = 128 << 20 // more than is held in memory

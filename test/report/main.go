@@ -127,11 +127,12 @@ func (r *report) print(id test) {
 	delete(r.pending, id)
 }
 
-// printUnended prints the tests that a panic or the time limit cut off.
+// printUnended prints the tests that a panic or the time limit cut off, but those
+// that had said nothing yet.
 func (r *report) printUnended(pkg string) {
 	var unended []test
 	for id := range r.pending {
-		if id.pkg == pkg {
+		if id.pkg == pkg && slices.ContainsFunc(r.pending[id], func(line string) bool { return !strings.HasPrefix(line, "=== ") }) {
 			unended = append(unended, id)
 		}
 	}

@@ -34,6 +34,7 @@ func TestRun(t *testing.T) {
 			`{"Action":"pass","Package":"p","Test":"TestC","Elapsed":62.7}` + "\n",
 			"ok  \tp\t0.1s\nslow: 63 s p TestC\nslow: 61 s p TestA\ntests passed: 4, skipped: 0\n", ""},
 		{"panic", pass + `{"Action":"output","Package":"p","Test":"TestP","Output":"panic: oops\n"}
+{"Action":"output","Package":"p","Test":"TestQ","Output":"=== PAUSE TestQ\n"}
 {"Action":"fail","Package":"p"}
 `, "ok  \tp\t0.1s\npanic: oops\ntests passed: 1, skipped: 0\n", "tests failed"},
 		{"build", `{"ImportPath":"p","Action":"build-output","Output":"undefined: x\n"}
