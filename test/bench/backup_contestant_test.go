@@ -44,10 +44,8 @@ func savers(p *place, walship string) []saver {
 	}
 	return []saver{
 		{name: "walship", prepare: walshipBackup(walship, "default", "https", true)},
-		{name: "walship, not encrypted", prepare: walshipBackup(walship, "default", "https", false)},
 		{name: "walship fastest", prepare: walshipBackup(walship, "fastest", "https", true)},
 		{name: "pgBackRest", peer: true, prepare: pgBackRestBackup(true)},
-		{name: "pgBackRest, not encrypted", peer: true, prepare: pgBackRestBackup(false)},
 	}
 }
 
