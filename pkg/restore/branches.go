@@ -25,64 +25,53 @@ type Choice struct {
 
 // settleBranch looks for timelines on which the target means something else
 // than on the plan's, which nobody asked for. Where there are any, it is for
-// the user to choose. Where the plan's has no such target, and just one other
-// has, it returns the plan for that one; but not for a time, which is no proof
-// that this is the branch that was meant.
-func (p *Plan) settleBranch(ctx context.Context, c Catalogue, r Request) (*Plan, error) {
+// the user to choose, also where the plan's has no such target: it may have one
+// in WAL that isn't archived yet, and a transaction's id, an LSN or a restore
+// point's name on an abandoned timeline is no proof that this was meant.
+func (p *Plan) settleBranch(ctx context.Context, c Catalogue, r Request) error {
 	if p.target.Kind == TargetLatest || p.target.Kind == TargetImmediate || r.Timeline != "" {
-		return p, nil
+		return nil
 	}
-	others, choices, err := p.branches(ctx, c, r)
-	if err != nil || len(others) == 0 {
-		return p, err
-	}
-	if len(p.Problems) == 0 {
-		p.Choices = choices
-		p.Problems = append(p.Problems, choicesText(fmt.Sprintf("%s lies on several timelines: ", p.target), choices))
-		return p, nil
-	}
-	if len(others) == 1 && p.target.Kind != TargetTime {
-		lacks, err := p.lacksTarget(ctx, c, choices[1].Left)
-		if err != nil {
-			return nil, err
-		}
-		if lacks {
-			others[0].Notes = append(others[0].Notes, fmt.Sprintf("%s is on the way to timeline %d only, which leaves that to timeline %d, the latest, at %s",
-				p.target, others[0].Timeline, p.Timeline, choices[1].Left))
-			return others[0], nil
-		}
+	choices, err := p.branches(ctx, c, r)
+	if err != nil || len(choices) == 1 {
+		return err
 	}
 	p.Choices = choices
+	if len(p.Problems) == 0 {
+		p.Problems = append(p.Problems, choicesText(fmt.Sprintf("%s lies on several timelines: ", p.target), choices))
+		return nil
+	}
 	p.Problems[0] += "; " + choicesText("it lies on another timeline: ", choices[1:])
-	return p, nil
+	return nil
 }
 
 // branches plans for the timelines that hold the target behind where their way
 // and the plan's part, one for each outcome. The choices have the plan itself
 // before them.
-func (p *Plan) branches(ctx context.Context, c Catalogue, r Request) (others []*Plan, choices []Choice, err error) {
+func (p *Plan) branches(ctx context.Context, c Catalogue, r Request) (choices []Choice, err error) {
 	timelines, err := c.Histories(ctx, p.SystemID)
 	if err != nil {
-		return nil, nil, fmt.Errorf("plan restore: %w", err)
+		return nil, fmt.Errorf("plan restore: %w", err)
 	}
 	if !slices.Contains(timelines, 1) {
 		timelines = append([]wal.TimelineID{1}, timelines...)
 	}
 	choices = []Choice{p.choice(0)}
+	var others []*Plan
 	for _, timeline := range timelines {
 		if timeline == p.Timeline {
 			continue
 		}
 		other, left, err := p.onBranch(ctx, c, r, timeline)
 		if err != nil {
-			return nil, nil, err
+			return nil, fmt.Errorf("%w: so it can't be told whether the target lies on timeline %d, too; --timeline %d doesn't ask", err, uint32(timeline), uint32(p.Timeline))
 		}
 		if other == nil || slices.ContainsFunc(others, other.sameOutcome) {
 			continue
 		}
 		others, choices = append(others, other), append(choices, other.choice(left))
 	}
-	return others, choices, nil
+	return choices, nil
 }
 
 // onBranch plans for another timeline, if recovery to the target can stop on
@@ -153,18 +142,6 @@ func (w *way) mayHold(ctx context.Context, t Target, readable bool) (bool, error
 		}
 	}
 	return false, err
-}
-
-// lacksTarget tells whether it is certain that the plan's way has no such
-// target, and not only that it isn't archived whole behind an LSN.
-func (p *Plan) lacksTarget(ctx context.Context, c Catalogue, from wal.LSN) (bool, error) {
-	if p.Stop != nil || !p.Certified || p.broken {
-		return false, nil
-	}
-	w := p.wayFrom(c)
-	w.first = wal.SegmentNumber(from, w.size)
-	err := w.list(ctx, ^uint64(0))
-	return err == nil && w.there.last < w.end, err
 }
 
 // sameOutcome tells whether two plans end with the same transactions, as far as

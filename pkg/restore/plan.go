@@ -264,7 +264,7 @@ func MakePlan(ctx context.Context, c Catalogue, r Request) (*Plan, error) {
 	}
 	p, err := planFrom(ctx, c, r, systemID)
 	if err == nil {
-		p, err = p.settleBranch(ctx, c, r)
+		err = p.settleBranch(ctx, c, r)
 	}
 	if err == nil {
 		err = p.judgeClock(ctx, c)

@@ -327,7 +327,7 @@ func TestBranchesOfRecords(t *testing.T) {
 		timeline, backup string
 		in               uint32
 		on               wal.TimelineID
-		problem, note    string
+		problem          string
 		choices          int
 	}{
 		{target: lsn(shared), in: 702, on: 2},
@@ -335,16 +335,17 @@ func TestBranchesOfRecords(t *testing.T) {
 		{target: lsn(l.at["both"]), timeline: "1", in: 704, on: 1},
 		{target: lsn(l.at["both"]), timeline: TimelineLatest, in: 704, on: 2},
 		{target: Target{Kind: TargetLSN, LSN: fork, Exclusive: true}, in: 702, on: 2},
-		{target: lsn(l.at["parent's end"]), in: 706, on: 1, note: "is on the way to timeline 1 only, which leaves that to timeline 2, the latest, at " + fork.String()},
+		{target: lsn(l.at["parent's end"]), in: 707, on: 2, problem: "it lies on another timeline: --timeline 1, which leaves the other at " + fork.String(), choices: 2},
 		{target: lsn(9 * smallSegment), in: 707, on: 2, problem: "isn't in the repository"},
 		{target: xid(702), in: 702, on: 2},
 		{target: xid(703), in: 703, on: 2, problem: several + "703", choices: 2},
 		{target: xid(705), in: 704, on: 2, problem: several + "704", choices: 2},
-		{target: xid(706), in: 706, on: 1, note: "transaction 706 is on the way to timeline 1 only"},
+		// The next transaction of timeline 2 has that id, too, and may not be archived yet.
+		{target: xid(706), in: 707, on: 2, problem: "it lies on another timeline: --timeline 1", choices: 2},
 		{target: xid(706), timeline: TimelineLatest, in: 707, on: 2, problem: "no transaction 706 ended"},
 		{target: xid(707), in: 707, on: 2},
 		{target: name("both"), in: 704, on: 2, problem: several, choices: 2},
-		{target: name("parent's"), in: 704, on: 1, note: `restore point "parent's" is on the way to timeline 1 only`},
+		{target: name("parent's"), in: 707, on: 2, problem: "it lies on another timeline: --timeline 1", choices: 2},
 		{target: name("early"), in: 701, on: 2}, // from that backup, the first one of that name
 		{target: name("none"), in: 707, on: 2, problem: "there is no restore point"},
 	} {
@@ -356,8 +357,8 @@ func TestBranchesOfRecords(t *testing.T) {
 		if err := p.Err(); xidOf(p.LastIn) != c.in || p.Timeline != c.on || (err != nil) != (c.problem != "") || err != nil && !strings.Contains(err.Error(), c.problem) {
 			t.Errorf("%s: timeline %d, last in %+v, %v; want %d, %d and %q", c.target, p.Timeline, p.LastIn, err, c.on, c.in, c.problem)
 		}
-		if len(p.Choices) != c.choices || !strings.Contains(strings.Join(p.Notes, "\n"), c.note) {
-			t.Errorf("%s: choices %+v, notes %q", c.target, p.Choices, p.Notes)
+		if len(p.Choices) != c.choices {
+			t.Errorf("%s: choices %+v", c.target, p.Choices)
 		}
 	}
 	// With a gap on the latest timeline it isn't certain that it has no such target.
