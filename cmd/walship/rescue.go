@@ -143,7 +143,7 @@ func (e *environment) rescue(c *cli.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := rescue.BeforeDrop(c.Context, repository, q, &request, timeline, e.logger()); err != nil {
+		if err := rescue.BeforeDrop(c.Context, repository, &q, &request, timeline, e.logger()); err != nil {
 			return absentIf(err)
 		}
 	}

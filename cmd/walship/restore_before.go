@@ -38,7 +38,7 @@ func (e *environment) makePlan(c *cli.Context, repository *repo.Repository, requ
 		if err != nil {
 			return nil, err
 		}
-		losses, sure, err := search.Settle(table, losses, 0)
+		losses, sure, err := search.Settle(table, losses)
 		if err != nil {
 			return nil, withHint(fmt.Errorf("%w: --%s: %w", errUnsafe, loss.flag, err), "choose one of these transactions with --before-xid")
 		}
@@ -91,7 +91,8 @@ func (e *environment) searchLoss(c *cli.Context, repository *repo.Repository, re
 	}
 	request.Timeline = fmt.Sprint(uint32(history.Timeline))
 	query := search.Query{SystemID: request.SystemID, History: history}
-	found, report, err := search.Lost(c.Context, repository, query, search.Options{Log: e.logger()}, []search.Table{table}, change, request.Backup)
+	found, report, err := search.Lost(c.Context, repository, query, search.Options{Log: e.logger()},
+		search.Missing{Tables: []search.Table{table}, Change: change, Backup: request.Backup})
 	if err != nil {
 		return nil, nil, absentIf(err)
 	}

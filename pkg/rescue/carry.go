@@ -86,6 +86,9 @@ func (c *carrier) carry(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, source.Close()) }()
+	if err := c.checkDatabase(ctx, source); err != nil {
+		return err
+	}
 	tables, err := c.tables(ctx, source)
 	if err != nil {
 		return err
@@ -104,6 +107,20 @@ func (c *carrier) carry(ctx context.Context) (err error) {
 		return c.write(ctx)
 	}
 	return c.load(ctx, tables)
+}
+
+// checkDatabase refuses to take tables of one database for those that were dropped
+// in another: the moment isn't theirs.
+func (c *carrier) checkDatabase(ctx context.Context, source *postgres.Conn) error {
+	rows, err := source.Exec(ctx, "SELECT d.datname, d.datname = current_database() FROM pg_catalog.pg_database d WHERE d.oid = $1", strconv.FormatUint(uint64(c.request.dropped), 10))
+	if err != nil || c.request.dropped == 0 || len(rows) == 1 && string(rows[0][1]) == "t" {
+		return err
+	}
+	name := "one that isn't there any more"
+	if len(rows) == 1 {
+		name = strconv.Quote(string(rows[0][0]))
+	}
+	return fmt.Errorf("the last drop of a table of that name was in another database than %q: in %s, with the OID %d; say with --database that this one is meant, or choose a moment with --to-time", c.request.Database, name, c.request.dropped)
 }
 
 // tables lists the tables that are asked for, by name or by schema. Each must

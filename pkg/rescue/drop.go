@@ -1,6 +1,7 @@
 package rescue
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,9 +17,10 @@ import (
 
 // BeforeDrop aims a restore at the moment right before the first of the tables
 // was dropped last, along the path to a timeline (0: the latest). It looks through
-// the archived WAL from the newest backup back to the oldest. The error is a
-// *search.AmbiguousError where a name stands for tables of several databases.
-func BeforeDrop(ctx context.Context, r *repo.Repository, q Request, aim *restore.Request, timeline wal.TimelineID, log *slog.Logger) error {
+// the archived WAL from the newest backup back to the oldest, and notes in the
+// request in which database that was. The error is a *search.AmbiguousError where
+// a name stands for tables of several databases.
+func BeforeDrop(ctx context.Context, r *repo.Repository, q *Request, aim *restore.Request, timeline wal.TimelineID, log *slog.Logger) error {
 	database, err := q.databaseOID(ctx, aim.SystemID)
 	if err != nil {
 		return err
@@ -32,7 +34,8 @@ func BeforeDrop(ctx context.Context, r *repo.Repository, q Request, aim *restore
 		tables = append(tables, search.Table{Schema: t.Schema, Name: t.Table})
 	}
 	query := search.Query{SystemID: aim.SystemID, History: history}
-	found, report, err := search.Lost(ctx, r, query, search.Options{Log: log}, tables, search.ChangeDrop, aim.Backup)
+	found, report, err := search.Lost(ctx, r, query, search.Options{Log: log},
+		search.Missing{Tables: tables, Change: search.ChangeDrop, Database: database, Backup: aim.Backup})
 	if err != nil {
 		return fmt.Errorf("look for the drop: %w", err)
 	}
@@ -41,15 +44,23 @@ func BeforeDrop(ctx context.Context, r *repo.Repository, q Request, aim *restore
 	}
 	var first search.Event
 	for i, table := range tables {
-		losses, sure, err := search.Settle(table, found[i], database)
+		losses, sure, err := search.Settle(table, found[i])
 		if err != nil {
 			return fmt.Errorf("look for the drop: %w", err)
 		}
 		if len(losses) == 0 {
-			return fmt.Errorf("look for the drop: the WAL on the way to timeline %d has none of table %s since the oldest backup "+
-				"(nor can it have one of a view, or of a partitioned table without partitions, which have no files): walship wal search --dropped lists what it has; choose a moment with --to-time", history.Timeline, table)
+			where := ""
+			if database != 0 {
+				where = fmt.Sprintf(" in database %q, whose OID is %d,", q.Database, database)
+			}
+			return fmt.Errorf("look for the drop: the WAL on the way to timeline %d has none of table %s%s since the oldest backup "+
+				"(nor can it have one of a view, or of a partitioned table without partitions, which have no files): walship wal search --dropped lists what it has; choose a moment with --to-time", history.Timeline, table, where)
 		}
 		last := losses[len(losses)-1]
+		if q.dropped != 0 && last.Database() != 0 && last.Database() != q.dropped {
+			return fmt.Errorf("look for the drop: the tables were dropped in several databases, whose OIDs are %d and %d: bring them back one by one", q.dropped, last.Database())
+		}
+		q.dropped = cmp.Or(q.dropped, last.Database())
 		if !sure {
 			log.Warn(fmt.Sprintf("the WAL doesn't say what schema %d is called: it is taken for %q", last.Relation.SchemaOID, table.Schema))
 		}

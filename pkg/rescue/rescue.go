@@ -35,6 +35,8 @@ type Request struct {
 	// into, without a password; "": they are written to File, a new one.
 	Into string
 	File string
+
+	dropped uint32 // the OID of the database in which BeforeDrop found them; 0: not known
 }
 
 // Options say how it is done.

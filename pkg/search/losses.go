@@ -65,13 +65,23 @@ func (e *AmbiguousError) Error() string {
 // restored.
 var ErrNoBackup = errors.New("there is no backup on the way")
 
-// Lost looks for the transactions of a path that dropped or truncated tables
-// (change), and returns for each table those of the newest stretch of WAL in which
-// there are any, in their order: see Settle. A stretch goes from one backup of the
-// path to the next; if backup isn't "", that one's alone is looked into.
-func Lost(ctx context.Context, r *repo.Repository, q Query, o Options, tables []Table, change Change, backup string) ([][]Loss, *Report, error) {
-	whole, found := &Report{Warnings: []string{}}, make([][]Loss, len(tables))
-	starts, err := stretches(ctx, r, q, backup)
+// Missing says which tables are looked for, and what happened to them.
+type Missing struct {
+	Tables []Table
+	Change Change // that took their rows: ChangeDrop or ChangeTruncate
+	// Database is the OID of the one that they were in; 0: of any.
+	Database uint32
+	// Backup is the id of the one behind which alone is looked; "": behind all.
+	Backup string
+}
+
+// Lost looks for the transactions of a path that dropped or truncated tables, and
+// returns for each table those of the newest stretch of WAL in which there are
+// any, in their order: see Settle. A stretch goes from one backup of the path to
+// the next.
+func Lost(ctx context.Context, r *repo.Repository, q Query, o Options, m Missing) ([][]Loss, *Report, error) {
+	whole, found := &Report{Warnings: []string{}}, make([][]Loss, len(m.Tables))
+	starts, err := stretches(ctx, r, q, m.Backup)
 	if err != nil {
 		return nil, whole, err
 	}
@@ -80,10 +90,10 @@ func Lost(ctx context.Context, r *repo.Repository, q Query, o Options, tables []
 		if i+1 < len(starts) {
 			q.ToLSN = starts[i+1] - 1
 		}
-		now := make([][]Loss, len(tables))
+		now := make([][]Loss, len(m.Tables))
 		report, err := Run(ctx, r, q, o, func(e Event) error {
-			for i, table := range tables {
-				if lost := table.lostBy(e, change); lost != nil && found[i] == nil {
+			for i, table := range m.Tables {
+				if lost := table.lostBy(e, m.Change, m.Database); lost != nil && found[i] == nil {
 					now[i] = append(now[i], *lost)
 				}
 			}
@@ -94,7 +104,7 @@ func Lost(ctx context.Context, r *repo.Repository, q Query, o Options, tables []
 			return nil, whole, err
 		}
 		all := true
-		for i := range tables {
+		for i := range m.Tables {
 			found[i] = append(found[i], now[i]...)
 			all = all && found[i] != nil
 		}
@@ -125,26 +135,25 @@ func stretches(ctx context.Context, r *repo.Repository, q Query, backup string) 
 }
 
 // lostBy returns what a transaction did to the table, or to one that may be it;
-// nil for nothing.
-func (t Table) lostBy(e Event, change Change) *Loss {
+// nil for nothing, or in another database.
+func (t Table) lostBy(e Event, change Change, database uint32) *Loss {
 	var lost *Loss
 	for _, r := range e.Relations {
-		if r.Change == change && t.is(r) && (lost == nil || t.surely(r)) {
-			lost = &Loss{e, r}
+		if r.Change != change || !t.is(r) || lost != nil && !t.surely(r) {
+			continue
+		}
+		if l := (Loss{e, r}); database == 0 || l.Database() == 0 || l.Database() == database {
+			lost = &l
 		}
 	}
 	return lost
 }
 
 // Settle returns those of the losses of a table that are of the one that is meant:
-// what is known to be of its schema goes before what only may be. database is the
-// OID of the one that it was in, 0 if that isn't known. sure is false where the
-// schema's name isn't known. Where the name stands for several tables, the error
-// is an *AmbiguousError.
-func Settle(table Table, losses []Loss, database uint32) (of []Loss, sure bool, err error) {
-	if inside := only(losses, func(l Loss) bool { return l.Database() == database }); len(inside) > 0 {
-		losses = inside
-	}
+// what is known to be of its schema goes before what only may be. sure is false
+// where the schema's name isn't known. Where the name stands for several tables,
+// the error is an *AmbiguousError.
+func Settle(table Table, losses []Loss) (of []Loss, sure bool, err error) {
 	type place struct{ database, schema uint32 }
 	where := func(l Loss) place { return place{l.Database(), l.Relation.SchemaOID} }
 	named := map[place]bool{}

@@ -50,6 +50,32 @@ func TestTableIs(t *testing.T) {
 	}
 }
 
+// TestLostBy: only what happened in the database that is meant, where that is
+// known, is what is looked for.
+func TestLostBy(t *testing.T) {
+	table := Table{"public", "orders"}
+	relation := Relation{Change: ChangeDrop, Name: "orders", SchemaOID: publicOID}
+	placed := relation
+	placed.File.Database = 5
+	for _, c := range []struct {
+		what     string
+		event    Event
+		database uint32
+		want     bool
+	}{
+		{"any database", Event{Database: 5, Relations: []Relation{relation}}, 0, true},
+		{"the one", Event{Database: 5, Relations: []Relation{relation}}, 5, true},
+		{"another", Event{Database: 6, Relations: []Relation{relation}}, 5, false},
+		{"the file's, not the event's", Event{Database: 6, Relations: []Relation{placed}}, 5, true},
+		{"one that isn't known", Event{Relations: []Relation{relation}}, 5, true},
+		{"truncated", Event{Database: 5, Relations: []Relation{{Change: ChangeTruncate, Name: "orders", SchemaOID: publicOID}}}, 5, false},
+	} {
+		if got := table.lostBy(c.event, ChangeDrop, c.database); (got != nil) != c.want {
+			t.Errorf("%s: %v", c.what, got)
+		}
+	}
+}
+
 // TestSettle: what a name stands for, of what was lost.
 func TestSettle(t *testing.T) {
 	loss := func(xid, database, schema uint32, name string) Loss {
@@ -58,25 +84,22 @@ func TestSettle(t *testing.T) {
 	public, other := loss(1, 5, publicOID, ""), loss(2, 16400, publicOID, "")
 	shop, again, unknown := loss(3, 5, 16385, "shop"), loss(4, 5, 16385, ""), loss(5, 5, 16386, "")
 	for _, c := range []struct {
-		what     string
-		table    Table
-		losses   []Loss
-		database uint32
-		want     []Loss // nil: it can be several
-		sure     bool
+		what   string
+		table  Table
+		losses []Loss
+		want   []Loss // nil: it can be several
+		sure   bool
 	}{
-		{"nothing", Table{"public", "orders"}, nil, 0, []Loss{}, false},
-		{"one", Table{"", "orders"}, []Loss{unknown}, 0, []Loss{unknown}, true},
-		{"two databases", Table{"public", "orders"}, []Loss{public, other}, 0, nil, false},
-		{"the known database", Table{"public", "orders"}, []Loss{public, other}, 5, []Loss{public}, true},
-		{"a database that is there no more", Table{"public", "orders"}, []Loss{public, other}, 99, nil, false},
-		{"two schemas", Table{"", "orders"}, []Loss{public, shop}, 0, nil, false},
-		{"public goes before a schema without a name", Table{"public", "orders"}, []Loss{public, unknown}, 0, []Loss{public}, true},
-		{"twice, its name known the first time only", Table{"shop", "orders"}, []Loss{shop, again, unknown}, 0, []Loss{shop, again}, true},
-		{"its name not known", Table{"shop", "orders"}, []Loss{again}, 0, []Loss{again}, false},
-		{"neither name known", Table{"shop", "orders"}, []Loss{again, unknown}, 0, nil, false},
+		{"nothing", Table{"public", "orders"}, nil, []Loss{}, false},
+		{"one", Table{"", "orders"}, []Loss{unknown}, []Loss{unknown}, true},
+		{"two databases", Table{"public", "orders"}, []Loss{public, other}, nil, false},
+		{"two schemas", Table{"", "orders"}, []Loss{public, shop}, nil, false},
+		{"public goes before a schema without a name", Table{"public", "orders"}, []Loss{public, unknown}, []Loss{public}, true},
+		{"twice, its name known the first time only", Table{"shop", "orders"}, []Loss{shop, again, unknown}, []Loss{shop, again}, true},
+		{"its name not known", Table{"shop", "orders"}, []Loss{again}, []Loss{again}, false},
+		{"neither name known", Table{"shop", "orders"}, []Loss{again, unknown}, nil, false},
 	} {
-		got, sure, err := Settle(c.table, c.losses, c.database)
+		got, sure, err := Settle(c.table, c.losses)
 		if ambiguous, is := errors.AsType[*AmbiguousError](err); c.want == nil {
 			if !is || len(ambiguous.Losses) != 2 {
 				t.Errorf("%s: %v, %v", c.what, got, err)

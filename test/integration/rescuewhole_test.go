@@ -95,6 +95,24 @@ func testRescueAmbiguous(t *testing.T, s *site, into string) {
 	if got := c.SQL(t, "SELECT count(*) FROM stock"); got != "1" {
 		t.Errorf("the table of this database had 1 row, it has %s", got)
 	}
+
+	// The newest drop of that name is in the other database.
+	c.Exec(t, "DROP TABLE stock")
+	s.backup(t, c)
+	c.SQLIn(t, "elsewhere", "CREATE TABLE stock AS SELECT 1 AS id")
+	c.SQLIn(t, "elsewhere", "DROP TABLE stock")
+	c.Archive(t)
+	result := s.try(t, "rescue", "--table", "stock", "--before-drop", "--to-file", filepath.Join(s.dir, "never.sql"))
+	if result.Code != 1 || !strings.Contains(result.Stderr, `was in another database than "postgres": in "elsewhere"`) {
+		t.Errorf("before a drop in another database: exit code %d\n%s", result.Code, result.Stderr)
+	}
+	if _, err := os.Lstat(filepath.Join(s.dir, "never.sql")); err == nil {
+		t.Error("it wrote a file all the same")
+	}
+	s.walship(t, "rescue", "--table", "stock", "--before-drop", "--into", into)
+	if got := c.SQL(t, "SELECT count(*) FROM stock"); got != "1" {
+		t.Errorf("the older drop's table had 1 row, it has %s", got)
+	}
 }
 
 func testRescuePartitions(t *testing.T, s *site, into string, args []string) {
