@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -55,7 +56,11 @@ func (e *environment) listBackups(c *cli.Context) error {
 	list := backupList{Backups: []backupItem{}}
 	var damaged []error
 	usable := make(map[clusterBackup]bool)
-	for _, ref := range refs {
+	items := make(map[clusterBackup]backupItem)
+	// A backup comes behind the one that it is based on. By the ids it may not:
+	// those follow the server's clock, which somebody may have set back.
+	inOrder := slices.SortedStableFunc(slices.Values(refs), func(a, b repo.BackupRef) int { return cmp.Compare(a.StopLSN, b.StopLSN) })
+	for _, ref := range inOrder {
 		b, err := repository.Backup(c.Context, ref)
 		if c.Context.Err() != nil {
 			return err
@@ -72,9 +77,14 @@ func (e *environment) listBackups(c *cli.Context) error {
 		if why != "" {
 			damaged = append(damaged, fmt.Errorf("backup %s can't be restored: %s", b.ID, why))
 		}
-		list.Backups = append(list.Backups, backupItem{
+		items[clusterBackup{b.SystemID, b.ID}] = backupItem{
 			b.ID, parentID(b.Parent), b.SystemID, b.ServerVersion, b.Timeline, b.StartLSN, b.StopLSN, b.StartTime, b.StopTime, b.Label, b.PlainSize, b.StoredSize, b.Degraded, why,
-		})
+		}
+	}
+	for _, ref := range refs {
+		if item, read := items[clusterBackup{ref.SystemID, ref.ID}]; read {
+			list.Backups = append(list.Backups, item)
+		}
 	}
 	err = e.printResult(c, list, func(w io.Writer) {
 		table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)

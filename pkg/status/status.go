@@ -7,6 +7,7 @@
 package status
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -171,11 +172,16 @@ func readBackups(ctx context.Context, r *repo.Repository, systemID uint64) ([]pl
 }
 
 // markOrphans marks the backups that are based on what can't be restored. A
-// parent is older than what is based on it, and stands before it.
+// parent ended before what is based on it began; by the ids, which follow the
+// server's clock, it may stand behind that.
 func markOrphans(backups []placed) {
-	lead := map[string]bool{}
+	inOrder := make([]*Backup, len(backups))
 	for i := range backups {
-		b := &backups[i].Backup
+		inOrder[i] = &backups[i].Backup
+	}
+	slices.SortStableFunc(inOrder, func(a, b *Backup) int { return cmp.Compare(a.Stop, b.Stop) })
+	lead := map[string]bool{}
+	for _, b := range inOrder {
 		if b.leads() && b.Parent != "" && !lead[b.Parent] {
 			b.Unusable = fmt.Sprintf("backup %s, which it is based on, is gone or can't be restored", b.Parent)
 		}

@@ -198,6 +198,21 @@ func TestLostObjects(t *testing.T) {
 	}
 }
 
+// TestMarkOrphans: what a backup is based on may have a later id, where the
+// server's clock was set back.
+func TestMarkOrphans(t *testing.T) {
+	backups := []placed{
+		{Backup: Backup{ID: "1", Parent: "3", Stop: 40}}, {Backup: Backup{ID: "2", Parent: "4", Stop: 50}},
+		{Backup: Backup{ID: "3", Stop: 30}}, {Backup: Backup{ID: "4", Stop: 20, Unusable: "lost"}},
+	}
+	markOrphans(backups)
+	for i, want := range []bool{true, false, true, false} {
+		if got := backups[i].leads(); got != want {
+			t.Errorf("backup %s can be restored: %t (%q), want %t", backups[i].ID, got, backups[i].Unusable, want)
+		}
+	}
+}
+
 // listings counts the listings of backups' folders.
 type listings struct {
 	storage.Store
