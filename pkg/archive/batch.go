@@ -127,7 +127,7 @@ func (b *batch) run(ctx context.Context) (Pushed, error) {
 		switch {
 		case i == own:
 			if err = i.err; err == nil {
-				done, err = i.publish(ctx)
+				done, err = i.publish(ctx, func() { b.makeRoom(cancel, order) })
 			}
 			if err != nil {
 				cancel()
@@ -148,6 +148,19 @@ func (b *batch) run(ctx context.Context) (Pushed, error) {
 		own.o.Log.Debug("records of earlier batches stay", "error", swept)
 	}
 	return done, err
+}
+
+// makeRoom gives up what is taken along, if that lies in the storage already: it
+// may have the room that the push's own segment doesn't find there.
+func (b *batch) makeRoom(cancel context.CancelFunc, order <-chan *item) {
+	if _, stages := b.items[0].repository.Store.(storage.Stager); !stages {
+		return
+	}
+	cancel()
+	for i := range order {
+		<-i.prepared
+		b.release(i)
+	}
 }
 
 // dispatch hands out the segments in their order, as memory allows, until it

@@ -97,7 +97,7 @@ func (p *push) sameContent(stored object.Header, digest object.Digest) bool {
 // doesn't end as a complete one does proves nothing that way, unless it is a
 // partial one.
 func (p *push) sameWAL(here wal.Summary, stored []wal.Field) bool {
-	if !here.Ending.Complete() && (p.name.Kind != wal.KindPartial || here.Records == 0) {
+	if !here.Ending.Complete() && (p.name.Kind != wal.KindPartial || here.Empty()) {
 		return false
 	}
 	there, err := wal.ParseSummary(stored)

@@ -86,7 +86,7 @@ func (p *push) putBeside(ctx context.Context) (Pushed, error) {
 	p.key = p.repository.FileKey(p.o.SystemID, p.name)
 	p.begin(p.header.PlainSize)
 	if err := p.prepare(ctx, &packers{sealer: p.repository.Sealer, processors: p.o.Processors}); err != nil {
-		return Pushed{}, err
+		return Pushed{}, localError{err} // to try again isn't to prepare it again
 	}
 	return p.put(ctx)
 }

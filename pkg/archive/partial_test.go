@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/walship/walship/pkg/wal"
+	"github.com/walship/walship/pkg/wal/waltest"
 )
 
 // TestPartialCopies is fault 32: servers hand over different amounts of the
@@ -64,6 +65,44 @@ func TestPartialCopies(t *testing.T) {
 			if want == beside && readable {
 				s.checkBeside(t, name, last, there, here)
 			}
+		}
+	}
+}
+
+// TestPartialCopiesOfHead: a copy may have the end of a record alone, which began
+// in the segment before.
+func TestPartialCopiesOfHead(t *testing.T) {
+	name := parse(t, first)
+	start := name.Start(segmentSize)
+	copyOf := func(fill byte, padding string, more bool) []byte {
+		w := waltest.Writer{SystemID: cluster, SegmentSize: segmentSize, Timeline: name.Timeline, Start: start - segmentSize}
+		for w.Position() < start-400 {
+			w.Record(wal.ResourceXLOG, 0x20, 0, make([]byte, 100)) // XLOG_NOOP
+		}
+		w.Record(wal.ResourceXLOG, 0x20, 0, bytes.Repeat([]byte{fill}, 1000))
+		if more {
+			w.Record(wal.ResourceXLOG, 0x20, 0, []byte("more"))
+		}
+		return append(w.Data[segmentSize:], bytes.Repeat([]byte(padding), 2*segmentSize-len(w.Data))...)
+	}
+	head, more := copyOf(1, "\x00", false), copyOf(1, "\x00", true)
+	for what, c := range map[string]struct {
+		there, here    []byte
+		beside, refuse bool
+	}{
+		"more":            {there: head, here: more, beside: true},
+		"less":            {there: more, here: head},
+		"as much":         {there: head, here: copyOf(1, "x", false)},
+		"more of another": {there: copyOf(2, "\x00", false), here: more, refuse: true},
+		"less of another": {there: copyOf(2, "\x00", true), here: head, refuse: true},
+	} {
+		s := newSite(t, true)
+		if _, err := s.push(t, s.write(t, first+".partial", c.there)); err != nil {
+			t.Fatal(err)
+		}
+		pushed, err := Push(t.Context(), s.Repository, s.write(t, first, c.here), PushOptions{SystemID: cluster, Standby: true, Log: slog.New(slog.DiscardHandler)})
+		if errors.Is(err, ErrConflict) != c.refuse || !c.refuse && (err != nil || (pushed.Name.Offset > 0) != c.beside || pushed.Already == c.beside) {
+			t.Errorf("%s: %+v, %v", what, pushed, err)
 		}
 	}
 }

@@ -95,7 +95,7 @@ func pushFile(ctx context.Context, r *repo.Repository, path string, o PushOption
 	if err := own.prepare(ctx, &packers{sealer: r.Sealer, processors: o.Processors}); err != nil {
 		return Pushed{}, err
 	}
-	return own.publish(ctx)
+	return own.publish(ctx, func() {})
 }
 
 // refusal adds ErrRefused to the errors that a change of configuration must
@@ -302,9 +302,15 @@ func (p *push) damaged() bool {
 	return p.name.Kind == wal.KindSegment && !p.summary.Ending.Complete()
 }
 
-// publish stores what was prepared, and tries again while that may help.
-func (p *push) publish(ctx context.Context) (done Pushed, err error) {
+// publish stores what was prepared, and tries again while that may help; before
+// each further try it calls again.
+func (p *push) publish(ctx context.Context, again func()) (done Pushed, err error) {
+	tried := false
 	err = retry(ctx, p.o.Log, "push of "+p.name.String(), func() error {
+		if tried {
+			again()
+		}
+		tried = true
 		done, err = p.put(ctx)
 		return err
 	})

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,12 +23,15 @@ type directory struct {
 	staged         chan string // the names of what was staged; nil: nobody reads
 	published      []string    // or tried to
 	stage, publish func(name string) error
-	put            func(ctx context.Context) // before an object is stored in one step
+	put            func(ctx context.Context) error // before an object is stored in one step
+	held           atomic.Int64                    // what is staged, and neither published nor discarded
 }
 
 func (d *directory) Put(ctx context.Context, key string, body io.Reader) (storage.Info, error) {
 	if d.put != nil {
-		d.put(ctx)
+		if err := d.put(ctx); err != nil {
+			return storage.Info{}, err
+		}
 	}
 	return d.Store.Put(ctx, key, body)
 }
@@ -43,16 +47,18 @@ func (d *directory) Stage(ctx context.Context, key string, body io.Reader) (stor
 	if err != nil {
 		return nil, err
 	}
+	d.held.Add(1)
 	if d.staged != nil {
 		d.staged <- name
 	}
-	return &stagedFile{staged, d, name}, nil
+	return &stagedFile{Staged: staged, in: d, name: name}, nil
 }
 
 type stagedFile struct {
 	storage.Staged
 	in   *directory
 	name string
+	gone sync.Once
 }
 
 func (s *stagedFile) Publish(ctx context.Context) (storage.Info, error) {
@@ -65,6 +71,11 @@ func (s *stagedFile) Publish(ctx context.Context) (storage.Info, error) {
 		}
 	}
 	return s.Staged.Publish(ctx)
+}
+
+func (s *stagedFile) Discard() {
+	s.gone.Do(func() { s.in.held.Add(-1) })
+	s.Staged.Discard()
 }
 
 // inDirectory has the server archive into a directory.
@@ -97,7 +108,7 @@ func TestBatchStages(t *testing.T) {
 	s := newServer(t, 12, "a")
 	d := s.inDirectory(t)
 	d.staged = make(chan string, len(s.row))
-	d.put = func(ctx context.Context) {
+	d.put = func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, time.Minute)
 		defer cancel()
 		select {
@@ -108,6 +119,7 @@ func TestBatchStages(t *testing.T) {
 		for info, err := range d.List(ctx, "", "") {
 			t.Errorf("visible before the first segment is: %s, %v", info.Key, err)
 		}
+		return nil
 	}
 	pushed, _, err := s.call(t, s.row[0])
 	if err != nil || pushed.Along != 11 || !slices.Equal(s.records(t), s.row[1:]) {
@@ -121,6 +133,30 @@ func TestBatchStages(t *testing.T) {
 	}
 	if _, err := s.fetch(t, s.row[7], FetchOptions{}); err != nil {
 		t.Error(err)
+	}
+}
+
+// Fault 6: where what is staged took the room of the push's own segment, it goes.
+func TestBatchMakesRoom(t *testing.T) {
+	s := newServer(t, 12, "a")
+	d := s.inDirectory(t)
+	d.staged = make(chan string, len(s.row))
+	tries := 0
+	d.put = func(context.Context) error {
+		if tries++; tries == 1 {
+			<-d.staged
+		}
+		if d.held.Load() > 0 {
+			return errors.New("no space left on device")
+		}
+		return nil
+	}
+	pushed, _, err := s.call(t, s.row[0])
+	if err != nil || pushed.Along != 0 || tries != 2 || len(d.published) > 0 {
+		t.Errorf("%+v, %v, in %d tries; published %v", pushed, err, tries, d.published)
+	}
+	if n := d.leftovers(t); n != 0 {
+		t.Errorf("%d temporary files are left", n)
 	}
 }
 

@@ -109,7 +109,8 @@ func (c *Changes) addFiles(r *Record) error {
 // record that changes a visibility map names a block of the main fork at least,
 // so that the map of a relation that isn't touched is as it was. So is its free
 // space map, but for what VACUUM found anew, which isn't logged, and which a server
-// that crashes loses as well.
+// that crashes loses as well: at most an image of its page is, which names that
+// alone, and which the server's summaries leave out.
 func (c *Changes) Touches(f RelFile) bool {
 	_, replaced := c.databases[databaseFiles{f.Tablespace, f.Database}]
 	return replaced || c.relations[f] != nil

@@ -148,7 +148,6 @@ func (s Summary) Empty() bool {
 // it. An error is r's.
 func (s Summary) Begins(r io.Reader) (bool, error) {
 	reader, err := NewReader(r)
-	var invalid *InvalidError
 	other := newSummarizer()
 	for err == nil && other.Records < s.Records {
 		var record *Record
@@ -156,16 +155,33 @@ func (s Summary) Begins(r io.Reader) (bool, error) {
 			other.link(record)
 		}
 	}
-	switch {
-	case errors.As(err, &invalid), err == io.EOF, errors.Is(err, ErrUnfinished):
-		return false, nil
-	case err != nil:
-		return false, fmt.Errorf("read the other copy: %w", err)
+	if err == nil && s.Records == 0 {
+		return s.headBegins(reader)
+	}
+	if err != nil {
+		return false, sourceError(err)
 	}
 	other.hash.Write(other.links)
 	other.hash.Sum(other.Chain[:0])
-	return s.Records > 0 && s.Tail.Length == 0 && s.First == other.First && s.Prev == other.Prev && s.End == other.End &&
+	return s.Tail.Length == 0 && s.First == other.First && s.Prev == other.Prev && s.End == other.End &&
 		s.Chain == other.Chain && s.Head == reader.Head(), nil
+}
+
+// headBegins is Begins for a copy that has only the end of a record, which began
+// in the segment before.
+func (s Summary) headBegins(reader *Reader) (bool, error) {
+	if _, err := reader.Next(); err != nil && sourceError(err) != nil {
+		return false, sourceError(err)
+	}
+	return !s.Empty() && s.Tail.Length == 0 && s.Head == reader.Head(), nil
+}
+
+// sourceError returns what a Reader's source failed with; nil where WAL ends.
+func sourceError(err error) error {
+	if _, invalid := errors.AsType[*InvalidError](err); invalid || err == io.EOF || errors.Is(err, ErrUnfinished) {
+		return nil
+	}
+	return fmt.Errorf("read the other copy: %w", err)
 }
 
 // Follows returns an error unless the segment that s describes can continue
