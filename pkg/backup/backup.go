@@ -240,7 +240,21 @@ func (r *run) commit(ctx context.Context) error {
 	r.log.Info("backup committed", "id", r.record.ID, "files", r.record.Files, "bytes", r.record.PlainSize,
 		"stored", r.record.StoredSize, "stop", r.record.StopLSN)
 	r.writeRollups(ctx)
+	r.sweepLeftovers(ctx)
 	return nil
+}
+
+// sweepLeftovers removes what killed writes of this cluster left in the
+// repository long ago. The backup is there without it: a role that may not do it
+// is no problem.
+func (r *run) sweepLeftovers(ctx context.Context) {
+	swept, err := r.repository.SweepLeftovers(ctx, r.record.SystemID)
+	if err != nil {
+		r.log.Debug("what killed writes left in the repository stays", "error", err)
+	}
+	if swept > 0 {
+		r.log.Info("what killed writes left in the repository is removed", "count", swept)
+	}
 }
 
 // copyCluster does what needs the backup to be going on: it copies the files,

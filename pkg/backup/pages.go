@@ -106,11 +106,13 @@ func (f *filePages) verify(ctx context.Context, data []byte, offset int64) error
 }
 
 // readAgain reads a page that failed until it is sound, or newer than the
-// start of the backup, or has failed often enough.
+// start of the backup, or has failed often enough. One of a free space map is
+// read again even if it is newer: an incremental backup may go on with it, and
+// the server's WAL summaries don't name the images that would bring it right.
 func (f *filePages) readAgain(ctx context.Context, page []byte, block uint32, offset int64) error {
 	c := f.check
 	for _, pause := range pagePauses() {
-		if lsn := pgdata.PageLSN(page); lsn >= c.start {
+		if lsn := pgdata.PageLSN(page); lsn >= c.start && f.fork != pgdata.ForkFSM {
 			c.noteLater(badPage{f.name, f.fork, block, lsn})
 			return nil
 		}

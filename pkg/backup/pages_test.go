@@ -192,3 +192,36 @@ func TestPageReadAgain(t *testing.T) { // fault 35
 		})
 	}
 }
+
+// A page of a free space map is read again even if it is newer than the backup's
+// start; where it stays as it is, it is one that WAL brings right.
+func TestFreeSpacePageReadAgain(t *testing.T) {
+	for _, healed := range []bool{true, false} {
+		s := pageSite(t)
+		s.archiveWAL(t, 6, 7)
+		sound := slices.Concat(pagesFrom(0, 1), onePage(1, testRedo+8))
+		torn := slices.Clone(sound)
+		torn[testBlock+testBlock/2] ^= 1
+		writePages(t, s, "base/1/4000_fsm", torn)
+		r := s.begin(t)
+		pauses, want := 0, torn
+		if healed {
+			want = sound
+		}
+		r.pages.pause = func(context.Context, time.Duration) error {
+			if pauses++; pauses == 2 {
+				writePages(t, s, "base/1/4000_fsm", want)
+			}
+			return nil
+		}
+		if err := r.finish(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if again := pauses > 2; again == healed || len(r.record.Degraded) != 0 {
+			t.Errorf("healed %t: read again %d times, degraded: %q", healed, pauses, r.record.Degraded)
+		}
+		if got := s.restore(t, &r.record).entries["base/1/4000_fsm"]; got != string(want) {
+			t.Errorf("healed %t: the backup doesn't have the page as it was read last", healed)
+		}
+	}
+}
