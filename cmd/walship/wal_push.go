@@ -54,7 +54,7 @@ func (e *environment) pushWAL(c *cli.Context, path string) error {
 	}
 	o := archive.PushOptions{
 		SystemID: s.systemID, Strict: c.Bool("strict"), Batch: memory.batch(settings),
-		Processors: min(pushConcurrency(settings), 2), Host: hostName(), Log: e.logger(),
+		Processors: pushProcessors(settings), Host: hostName(), Log: e.logger(),
 		AskFirst: !isDirectory(settings.Repository) && memory.again(),
 	}
 	if o.Standby, err = isStandby(s.dataDirectory); err != nil {
@@ -211,11 +211,20 @@ func (m *pushMemory) batch(settings *config.Config) *archive.Batch {
 	}
 }
 
-// pushConcurrency is the setting wal.concurrency, or what suits the machine.
+// pushConcurrency is the setting wal.concurrency, or what suits the machine: one
+// more than there are processors, because one mostly waits for a disk.
 func pushConcurrency(settings *config.Config) int {
 	const most = 4 // more don't help: segments are published one by one
 	if n := settings.WAL.Concurrency; n > 0 {
 		return n
 	}
-	return min(runtime.GOMAXPROCS(0), most)
+	return min(runtime.GOMAXPROCS(0)+1, most)
+}
+
+// pushProcessors is how many processors a segment with nothing behind it takes.
+func pushProcessors(settings *config.Config) int {
+	if settings.WAL.Concurrency == 1 {
+		return 1
+	}
+	return min(runtime.GOMAXPROCS(0), 2)
 }

@@ -84,7 +84,7 @@ func Keys() []Key {
 		{
 			Name: "wal.concurrency", Default: "0",
 			Doc: "How many segments a push that finds a backlog reads, compresses and encrypts at once, 1 to 16; " +
-				"0 for one on each core, up to 4. Their number is also bounded by 80MB of memory.",
+				"0 for one more than there are cores, up to 4. Their number is also bounded by 80MB of memory.",
 			field: func(c *Config) any { return &c.WAL.Concurrency },
 			check: between(0, 16),
 		},
