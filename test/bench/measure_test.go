@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -247,6 +248,7 @@ func (b *bench) backlogCalls(ctx context.Context, t *testing.T, do commands) flo
 	t.Helper()
 	names := b.segments[:backlog()]
 	b.mark(t, names)
+	b.warm(t, names)
 	settle()
 	var took []float64
 	for _, name := range names {
@@ -285,6 +287,21 @@ func (b *bench) mark(t *testing.T, ready []string) {
 	}
 }
 
+// warm has the kernel's cache hold the segments, as when they were just written.
+func (b *bench) warm(t *testing.T, names []string) {
+	t.Helper()
+	for _, name := range names {
+		file, err := os.Open(filepath.Join(b.cluster, "pg_wal", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = io.Copy(io.Discard, file)
+		if err := errors.Join(err, file.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // drainDone has PostgreSQL archive what a call for the first segment has taken
 // along, and returns how many segments it archives in a second.
 func (b *bench) drainDone(ctx context.Context, t *testing.T, do commands) float64 {
@@ -304,6 +321,7 @@ func (b *bench) drain(ctx context.Context, t *testing.T, do commands, names []st
 	defer func() { peak = memory.end() }()
 	defer b.archiver.Configure(t, "archive_command", "")
 	b.mark(t, names)
+	b.warm(t, names)
 	settle()
 	b.exec(t, "SELECT pg_stat_reset_shared('archiver')")
 	b.exec(t, "ALTER SYSTEM SET archive_command = '"+strings.ReplaceAll(do.push, "'", "''")+"'")
