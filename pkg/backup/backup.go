@@ -244,10 +244,15 @@ func (r *run) commit(ctx context.Context) error {
 	return nil
 }
 
+// sweepTime bounds how long the end of a backup is put off by that.
+const sweepTime = time.Minute
+
 // sweepLeftovers removes what killed writes of this cluster left in the
 // repository long ago. The backup is there without it: a role that may not do it
 // is no problem.
 func (r *run) sweepLeftovers(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, sweepTime)
+	defer cancel()
 	swept, err := r.repository.SweepLeftovers(ctx, r.record.SystemID)
 	if err != nil {
 		r.log.Debug("what killed writes left in the repository stays", "error", err)
