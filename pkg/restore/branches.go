@@ -145,14 +145,14 @@ func (w *way) mayHold(ctx context.Context, t Target, readable bool) (bool, error
 }
 
 // sameOutcome tells whether two plans end with the same transactions, as far as
-// that is known.
+// that is known: what committed before a backup isn't.
 func (p *Plan) sameOutcome(other *Plan) bool {
 	if !p.Certified || !other.Certified || !slices.EqualFunc(p.PendingPrepared, other.PendingPrepared, sameTransaction) {
 		return false
 	}
 	a, b := p.LastIn, other.LastIn
 	if a == nil || b == nil {
-		return a == b
+		return a == b && p.record.ID == other.record.ID
 	}
 	return a.LSN == b.LSN && a.Timeline == b.Timeline
 }

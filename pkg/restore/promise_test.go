@@ -292,6 +292,29 @@ func TestBranches(t *testing.T) {
 	}
 }
 
+// TestSameOutcome: of two plans without a commit since their backups it is known
+// only from the backup whether they end with the same.
+func TestSameOutcome(t *testing.T) {
+	plan := func(backup string, last *Ending) *Plan {
+		return &Plan{Promise: Promise{Certified: true, LastIn: last}, record: &repo.Backup{ID: backup}}
+	}
+	one, again, two := &Ending{LSN: 1, Timeline: 1}, &Ending{LSN: 1, Timeline: 1}, &Ending{LSN: 1, Timeline: 2}
+	for _, c := range []struct {
+		a, b *Plan
+		same bool
+	}{
+		{plan("1", one), plan("2", again), true},
+		{plan("1", one), plan("1", two), false},
+		{plan("1", one), plan("1", nil), false},
+		{plan("1", nil), plan("1", nil), true},
+		{plan("1", nil), plan("2", nil), false},
+	} {
+		if c.a.sameOutcome(c.b) != c.same || c.b.sameOutcome(c.a) != c.same {
+			t.Errorf("backup %s, %v and backup %s, %v: want %t", c.a.record.ID, c.a.LastIn, c.b.record.ID, c.b.LastIn, c.same)
+		}
+	}
+}
+
 // TestBranchesOfRecords is fault 31 for targets that name a record: an LSN, a
 // transaction or a restore point that several timelines have behind the fork is
 // asked for; one that only another timeline than the latest has is taken there.
