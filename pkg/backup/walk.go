@@ -36,17 +36,12 @@ type walker struct {
 	inPlace map[string]bool // directories of tablespaces created in place
 	log     *slog.Logger
 	emit    func(entry) error
-}
 
-// listed is what a directory has, with what the file system says of it.
-type listed struct {
-	entry
-	unlogged bool // a fork of an unlogged relation other than its init fork
-	err      error
+	// init is the path of the init fork that was looked for last: a relation's
+	// files come one after the other. unlogged tells whether it was there.
+	init     string
+	unlogged bool
 }
-
-// listAhead is how many names of a directory are looked up before their turn.
-const listAhead = 256
 
 // data walks the data directory without what pg_tblspc leads to.
 func (w *walker) data(ctx context.Context, t *tree) error {
@@ -91,44 +86,9 @@ func (w *walker) directory(ctx context.Context, t *tree, dir string) error {
 		return listError(t, dir, err)
 	}
 	defer opened.Close()
-	// To look files up takes as long as to decide on them.
-	looking, stop := context.WithCancel(ctx)
-	found := make(chan listed, listAhead)
-	go w.list(looking, t, dir, opened, found)
-	defer func() {
-		stop()
-		for range found { // until nothing uses the directory any more
-		}
-	}()
-	for l := range found {
-		if l.err != nil {
-			return l.err
-		}
-		if err := w.visit(ctx, l); err != nil {
-			return err
-		}
-	}
-	return ctx.Err()
-}
-
-// list looks up what a directory has, in the order of names, until it is stopped.
-func (w *walker) list(ctx context.Context, t *tree, dir string, opened *os.Root, found chan<- listed) {
-	defer close(found)
-	send := func(l listed) bool {
-		select {
-		case found <- l:
-			return l.err == nil
-		case <-ctx.Done():
-			return false
-		}
-	}
-	var last initFork
 	for base, err := range sortedNames(opened, mostNames) {
 		if err != nil {
-			if err := listError(t, dir, err); err != nil {
-				send(listed{err: err})
-			}
-			return
+			return listError(t, dir, err)
 		}
 		name := path.Join(dir, base)
 		info, err := opened.Lstat(base)
@@ -136,22 +96,17 @@ func (w *walker) list(ctx context.Context, t *tree, dir string, opened *os.Root,
 			continue
 		}
 		if err != nil {
-			send(listed{err: readError(t, name, err)})
-			return
+			return readError(t, name, err)
 		}
-		l := listed{entry: w.entry(t, name, info)}
-		if info.Mode().IsRegular() {
-			l.unlogged, l.err = last.of(opened, l.entry)
-		}
-		if !send(l) {
-			return
+		if err := w.visit(ctx, opened, w.entry(t, name, info)); err != nil {
+			return err
 		}
 	}
+	return nil
 }
 
-// visit decides on what was found in a directory.
-func (w *walker) visit(ctx context.Context, l listed) error {
-	e := l.entry
+// visit decides on what was found in a directory that is open.
+func (w *walker) visit(ctx context.Context, dir *os.Root, e entry) error {
 	if len(e.name) >= pgdata.MaxPath {
 		return fmt.Errorf("%q and so on in the data directory: a path of %d bytes, and PostgreSQL's own end at %d: it isn't a server's, so move it elsewhere",
 			e.name[:100], len(e.name), pgdata.MaxPath-1)
@@ -173,8 +128,8 @@ func (w *walker) visit(ctx context.Context, l listed) error {
 		}
 		return w.directory(ctx, e.tree, e.path)
 	case e.mode.IsRegular():
-		if l.unlogged {
-			return nil
+		if unlogged, err := w.isUnlogged(dir, e); unlogged || err != nil {
+			return err
 		}
 		if _, incremental := pgdata.CutIncremental(e.name); incremental {
 			// No server makes one, and in an incremental backup it would pass
@@ -265,26 +220,19 @@ func (w *walker) links(ctx context.Context, e entry) error {
 	return nil
 }
 
-// initFork is the init fork that was looked for last: a relation's files come one
-// after the other.
-type initFork struct {
-	path  string
-	there bool
-}
-
-// of says whether a file is a fork of an unlogged relation other than its init
-// fork, from which the others come back empty.
-func (f *initFork) of(dir *os.Root, e entry) (bool, error) {
+// isUnlogged says whether a file is a fork of an unlogged relation other than
+// its init fork, from which the others come back empty.
+func (w *walker) isUnlogged(dir *os.Root, e entry) (bool, error) {
 	init := pgdata.ClassifyPath(e.name).InitFork(e.name)
-	if init == "" || init == f.path {
-		return init != "" && f.there, nil
+	if init == "" || init == w.init {
+		return init != "" && w.unlogged, nil
 	}
 	_, err := dir.Lstat(path.Base(init))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, readError(e.tree, e.path, err)
 	}
-	f.path, f.there = init, err == nil
-	return f.there, nil
+	w.init, w.unlogged = init, err == nil
+	return w.unlogged, nil
 }
 
 // listError is why a directory can't be listed; nil if it has vanished.

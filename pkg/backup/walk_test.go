@@ -3,7 +3,6 @@ package backup
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"log/slog"
 	"maps"
 	"os"
@@ -94,16 +93,10 @@ func TestLinksRefused(t *testing.T) {
 	}
 }
 
-// What vanishes between being listed and being looked up is left out, and so is
-// what a directory had that vanishes behind that.
+// What vanishes between being listed and being looked at is left out.
 func TestWalkVanishing(t *testing.T) { // fault 33
 	dir := t.TempDir()
-	files := map[string]string{"base/2/12": ""}
-	const first, gone, last = 1000, 1500, 1599
-	for n := first; n <= last; n++ {
-		files[fmt.Sprintf("base/1/%d", n)] = ""
-	}
-	writeTree(t, dir, files)
+	writeTree(t, dir, map[string]string{"base/1/10": "", "base/1/11": "", "base/2/12": ""})
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -115,23 +108,15 @@ func TestWalkVanishing(t *testing.T) { // fault 33
 		switch e.name {
 		case "base/1": // its parent has been listed: base/2 follows, and is gone
 			return os.RemoveAll(filepath.Join(dir, "base/2"))
-		case fmt.Sprintf("base/1/%d", first): // all names have been listed, and some are looked up
-			for n := gone; n <= last; n++ {
-				if err := os.Remove(filepath.Join(dir, fmt.Sprintf("base/1/%d", n))); err != nil {
-					return err
-				}
-			}
+		case "base/1/10":
+			return os.Remove(filepath.Join(dir, "base/1/11"))
 		}
 		return nil
 	}}
 	if err := w.data(context.Background(), &tree{root: root}); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"base", "base/1"}
-	for n := first; n < gone; n++ {
-		want = append(want, fmt.Sprintf("base/1/%d", n))
-	}
-	if seen = slices.DeleteFunc(seen, func(name string) bool { return name == "base/2" }); !slices.Equal(seen, want) {
+	if want := []string{"base", "base/1", "base/1/10"}; !slices.Equal(seen, want) {
 		t.Errorf("seen %q, want %q", seen, want)
 	}
 }
