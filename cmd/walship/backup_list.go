@@ -55,7 +55,6 @@ func (e *environment) listBackups(c *cli.Context) error {
 	}
 	list := backupList{Backups: []backupItem{}}
 	var damaged []error
-	usable := make(map[clusterBackup]bool)
 	items := make(map[clusterBackup]backupItem)
 	// A backup comes behind the one that it is based on. By the ids it may not:
 	// those follow the server's clock, which somebody may have set back.
@@ -69,11 +68,10 @@ func (e *environment) listBackups(c *cli.Context) error {
 			damaged = append(damaged, err)
 			continue
 		}
-		why, err := unusableText(c.Context, repository, b, usable)
+		why, err := unusableText(c.Context, repository, b, items)
 		if err != nil {
 			return err
 		}
-		usable[clusterBackup{b.SystemID, b.ID}] = why == ""
 		if why != "" {
 			damaged = append(damaged, fmt.Errorf("backup %s can't be restored: %s", b.ID, why))
 		}
@@ -108,10 +106,12 @@ type clusterBackup struct {
 }
 
 // unusableText says why a backup can't be restored, or "": an object of it is
-// gone, or the backup that it is based on isn't among the usable ones of before.
-func unusableText(ctx context.Context, repository *repo.Repository, b *repo.Backup, usable map[clusterBackup]bool) (string, error) {
-	if p := b.Parent; p != nil && !usable[clusterBackup{b.SystemID, p.ID}] {
-		return fmt.Sprintf("backup %s, which it is based on, is gone or can't be restored", p.ID), nil
+// gone, or the backup that it is based on isn't among those before, or unusable.
+func unusableText(ctx context.Context, repository *repo.Repository, b *repo.Backup, before map[clusterBackup]backupItem) (string, error) {
+	if p := b.Parent; p != nil {
+		if parent, read := before[clusterBackup{b.SystemID, p.ID}]; !read || parent.Unusable != "" {
+			return fmt.Sprintf("backup %s, which it is based on, is gone or can't be restored", p.ID), nil
+		}
 	}
 	return repository.Lost(ctx, b)
 }

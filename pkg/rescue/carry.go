@@ -112,8 +112,11 @@ func (c *carrier) carry(ctx context.Context) (err error) {
 // checkDatabase refuses to take tables of one database for those that were dropped
 // in another: the moment isn't theirs.
 func (c *carrier) checkDatabase(ctx context.Context, source *postgres.Conn) error {
+	if c.request.dropped == 0 {
+		return nil
+	}
 	rows, err := source.Exec(ctx, "SELECT d.datname, d.datname = current_database() FROM pg_catalog.pg_database d WHERE d.oid = $1", strconv.FormatUint(uint64(c.request.dropped), 10))
-	if err != nil || c.request.dropped == 0 || len(rows) == 1 && string(rows[0][1]) == "t" {
+	if err != nil || len(rows) == 1 && string(rows[0][1]) == "t" {
 		return err
 	}
 	name := "one that isn't there any more"

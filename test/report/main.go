@@ -1,8 +1,8 @@
 // Command report reads what `go test -json` writes and prints what matters: the
 // whole output of each test that failed, the name of each that was skipped, and
-// go test's own closing line of each package, and the tests that took longest. It fails if any test failed or was
-// skipped, because a test that is skipped has proved nothing, and if none ran,
-// unless the environment has REPORT_NONE=ok.
+// go test's own closing line of each package, and the tests that took longest. It
+// fails if any test failed or was skipped, because a test that is skipped has
+// proved nothing, and if none ran, unless the environment has REPORT_NONE=ok.
 package main
 
 import (
