@@ -27,9 +27,7 @@ func commands(e *environment) []*cli.Command {
 
 // runCommand parses args and runs the command that they name.
 func runCommand(ctx context.Context, e *environment, args []string) error {
-	if e.alreadyPushed(ctx, args) {
-		return nil
-	}
+	e.args = args
 	app := &cli.App{
 		Name:      "walship",
 		Usage:     "archive PostgreSQL's WAL, back up and restore to an exact moment",

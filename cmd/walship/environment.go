@@ -25,6 +25,7 @@ import (
 // open, each loaded when it is first asked for.
 type environment struct {
 	stdio
+	args       []string          // of the call
 	configFile string            // --config
 	flags      map[string]string // settings given as flags, by key
 	overdue    chan struct{}     // a command hangs behind its deadline

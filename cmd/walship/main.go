@@ -5,6 +5,8 @@ package main
 import (
 	"context"
 	"os"
+
+	_ "github.com/walship/walship/cmd/walship/early" // answers some calls before main begins
 )
 
 func main() {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/urfave/cli/v2"
 	"github.com/walship/walship/pkg/archive"
@@ -52,11 +53,12 @@ func (e *environment) rememberRepository(o *archive.FetchOptions, known archive.
 	}
 	o.Remembered = func(ctx context.Context) *repo.Repository { return e.remembered(ctx, known) }
 	return func(ctx context.Context) (*repo.Repository, error) {
+		asked := time.Now()
 		r, err := e.openToRead(ctx)
 		if err != nil {
 			return nil, err
 		}
-		if err := known.Remember(r.Info); err != nil {
+		if err := known.Remember(r.Info, asked); err != nil {
 			e.logger().Debug("the next fetch will ask again", "error", err)
 		}
 		return r, nil
@@ -66,7 +68,7 @@ func (e *environment) rememberRepository(o *archive.FetchOptions, known archive.
 // remembered opens the repository for reading as another call has seen it;
 // nil if that isn't known, or can't be opened, which opening it again tells.
 func (e *environment) remembered(ctx context.Context, known archive.Known) *repo.Repository {
-	info, is := known.Info()
+	info, _, is := known.Info()
 	if !is || isDirectory(known.URL) {
 		return nil
 	}

@@ -3,14 +3,18 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"syscall"
+	"time"
 
 	"github.com/urfave/cli/v2"
 	"github.com/walship/walship/pkg/archive"
 	"github.com/walship/walship/pkg/config"
+	"github.com/walship/walship/pkg/done"
 	"github.com/walship/walship/pkg/repo"
 	"github.com/walship/walship/pkg/wal"
 )
@@ -60,12 +64,22 @@ func (e *environment) pushWAL(c *cli.Context, path string) error {
 	if o.Standby, err = isStandby(s.dataDirectory); err != nil {
 		return err
 	}
-	done, err := e.push(ctx, memory, path, o)
+	repository, remembered, err := e.pushRepository(ctx, memory)
 	if err != nil {
 		return err
 	}
-	memory.noteAgain(done.Already)
-	e.logger().Debug("archived", "file", done.Name.String(), "key", done.Key, "already", done.Already, "stored", done.StoredSize, "along", done.Along)
+	if !remembered && memory.taken(path, name) { // it wasn't known before which repository it is
+		return nil
+	}
+	pushed, err := archive.Push(ctx, repository, path, o)
+	if err != nil && remembered && ctx.Err() == nil {
+		pushed, err = e.pushAgain(ctx, memory, path, o, repository.Info.ID, err)
+	}
+	if err != nil {
+		return err
+	}
+	memory.noteAgain(pushed.Already)
+	e.logger().Debug("archived", "file", pushed.Name.String(), "key", pushed.Key, "already", pushed.Already, "stored", pushed.StoredSize, "along", pushed.Along)
 	return nil
 }
 
@@ -79,25 +93,17 @@ func hostName() string {
 	return name
 }
 
-// push archives a file in the repository as it is remembered. When that fails,
-// what is remembered may be outdated: the repository is asked, and if it is
-// another one by now, the file is pushed there.
-func (e *environment) push(ctx context.Context, memory *pushMemory, path string, o archive.PushOptions) (archive.Pushed, error) {
-	repository, remembered, err := e.pushRepository(ctx, memory)
-	if err != nil {
-		return archive.Pushed{}, err
-	}
-	done, err := archive.Push(ctx, repository, path, o)
-	if err == nil || !remembered || ctx.Err() != nil {
-		return done, err
-	}
+// pushAgain follows a push that failed in a repository as it was remembered, which
+// may be outdated: the repository is asked, and if it has another id by now, the
+// file is pushed there.
+func (e *environment) pushAgain(ctx context.Context, memory *pushMemory, path string, o archive.PushOptions, id string, failed error) (archive.Pushed, error) {
 	memory.forget()
-	now, _, openErr := e.pushRepository(ctx, memory)
+	now, _, err := e.pushRepository(ctx, memory)
 	switch {
-	case errors.Is(openErr, repo.ErrNotInitialised):
-		return done, openErr
-	case openErr != nil || now.Info.ID == repository.Info.ID:
-		return done, err
+	case errors.Is(err, repo.ErrNotInitialised):
+		return archive.Pushed{}, err
+	case err != nil || now.Info.ID == id:
+		return archive.Pushed{}, failed
 	}
 	return archive.Push(ctx, now, path, o)
 }
@@ -113,12 +119,13 @@ func (e *environment) pushRepository(ctx context.Context, memory *pushMemory) (r
 		r, err := e.assemble(store, info, false)
 		return r, true, err
 	}
+	asked := time.Now()
 	info, err := openInfo(ctx, store)
 	if err != nil {
 		memory.forget()
 		return nil, false, err
 	}
-	memory.keep(info)
+	memory.keep(info, asked)
 	r, err = e.assemble(store, info, false)
 	return r, false, err
 }
@@ -126,7 +133,6 @@ func (e *environment) pushRepository(ctx context.Context, memory *pushMemory) (r
 // pushMemory is what one push leaves for the next ones; nil remembers nothing.
 type pushMemory struct {
 	e     *environment
-	state *os.Root
 	known archive.Known
 	done  archive.Done
 	found archive.Again
@@ -134,44 +140,93 @@ type pushMemory struct {
 
 // remember opens what earlier pushes left.
 func (e *environment) remember(s server, settings *config.Config) *pushMemory {
-	state, err := e.state(s.systemID, s.dataDirectory)
+	m, err := e.openPushMemory(s, settings)
 	if err != nil {
 		e.logger().Debug("there is no state folder, so that every segment is pushed by itself", "error", err)
 		return nil
 	}
-	return &pushMemory{
-		e: e, state: state,
-		known: archive.Known{State: state, URL: settings.Repository},
-		done:  archive.Done{State: state, URL: settings.Repository, SystemID: s.systemID},
-		found: archive.Again{State: state},
+	return m
+}
+
+func (e *environment) openPushMemory(s server, settings *config.Config) (*pushMemory, error) {
+	call, err := e.call(settings)
+	if err != nil {
+		return nil, err
 	}
+	dataDirectory, err := filepath.Abs(s.dataDirectory)
+	if err == nil {
+		dataDirectory, err = filepath.EvalSymlinks(dataDirectory)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open state folder: %w", err)
+	}
+	state, err := e.state(s.systemID, s.dataDirectory)
+	if err != nil {
+		return nil, err
+	}
+	folder, err := e.stateFolder(done.Folder(dataDirectory))
+	if err != nil {
+		return nil, errors.Join(err, state.Close())
+	}
+	return &pushMemory{
+		e:     e,
+		known: archive.Known{State: state, URL: settings.Repository},
+		done:  archive.Done{State: state, Folder: folder, Call: call, Target: done.NewTarget(settings.Repository, s.systemID)},
+		found: archive.Again{State: state},
+	}, nil
+}
+
+// call is the digest of this call, as package early makes it.
+func (e *environment) call(settings *config.Config) (done.Digest, error) {
+	directory, err := syscall.Getwd() // os.Getwd goes by PWD
+	if err != nil {
+		return done.Digest{}, fmt.Errorf("find the working directory: %w", err)
+	}
+	var variables []string
+	if e.environ != nil {
+		variables = e.environ()
+	}
+	return done.NewCall(e.args[:max(len(e.args)-1, 0)], variables, directory, settings.Content()), nil
 }
 
 func (m *pushMemory) close() {
 	if m != nil {
-		m.state.Close()
+		m.done.Folder.Close()
+		m.done.State.Close()
 	}
 }
 
 // taken tells whether an earlier push took the file along.
 func (m *pushMemory) taken(path string, name wal.FileName) bool {
 	info, known := m.info()
-	return known && m.done.Take(info.ID, path, name)
+	if !known || !m.done.Take(info.ID, path, name) {
+		return false
+	}
+	m.e.logger().Debug("archived by an earlier call", "file", name.String())
+	return true
 }
 
 func (m *pushMemory) info() (repo.Info, bool) {
 	if m == nil {
 		return repo.Info{}, false
 	}
-	return m.known.Info()
+	info, read, known := m.known.Info()
+	m.done.Read = read
+	return info, known
 }
 
-func (m *pushMemory) keep(info repo.Info) {
+// keep remembers which repository there was at that time. What is remembered of
+// another one is wrong by now.
+func (m *pushMemory) keep(info repo.Info, read time.Time) {
 	if m == nil {
 		return
 	}
-	if err := m.known.Remember(info); err != nil {
+	m.done.Read = read
+	if err := m.known.Remember(info, read); err != nil {
 		m.e.logger().Debug("the next push will ask again", "error", err)
+	}
+	if err := m.done.Clear(info.ID); err != nil {
+		m.e.logger().Debug("outdated records stay for a while", "error", err)
 	}
 }
 
@@ -179,8 +234,8 @@ func (m *pushMemory) forget() {
 	if m == nil {
 		return
 	}
-	if err := m.known.Forget(); err != nil {
-		m.e.logger().Debug("an outdated record stays for a while", "error", err)
+	if err := errors.Join(m.known.Forget(), m.done.Clear("")); err != nil {
+		m.e.logger().Debug("outdated records stay for a while", "error", err)
 	}
 }
 

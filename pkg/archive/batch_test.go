@@ -25,10 +25,11 @@ import (
 // repository to push them to.
 type server struct {
 	*site
-	state *os.Root
-	row   []string // the names of its segments, in order
-	mu    sync.Mutex
-	puts  []string // the names of what was stored, in order
+	state  *os.Root
+	folder *os.Root // of the records
+	row    []string // the names of its segments, in order
+	mu     sync.Mutex
+	puts   []string // the names of what was stored, in order
 }
 
 // newServer has so many segments ready, the first being 1/10 of a timeline.
@@ -45,6 +46,10 @@ func newServer(t *testing.T, n int, text string) *server {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.state.Close() })
+	if s.folder, err = os.OpenRoot(t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.folder.Close() })
 	s.fill(t, n, text)
 	return s
 }
@@ -119,7 +124,7 @@ func filled(name wal.FileName, prev wal.LSN, records ...[]byte) ([]byte, wal.LSN
 	return append(page, make([]byte, segmentSize-len(page))...), prev
 }
 
-func (s *server) done() *Done { return &Done{State: s.state, URL: "test", SystemID: cluster} }
+func (s *server) done() *Done { return &Done{State: s.state, Folder: s.folder} }
 
 func (s *server) batch() *Batch {
 	return &Batch{Done: s.done(), Concurrency: 3, Begin: time.Minute, End: time.Minute}
@@ -140,8 +145,8 @@ func (s *server) call(t *testing.T, name string) (Pushed, bool, error) {
 // records lists the names of which there are records.
 func (s *server) records(t *testing.T) []string {
 	t.Helper()
-	entries, err := os.ReadDir(filepath.Join(s.state.Name(), doneFolder))
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	entries, err := os.ReadDir(s.folder.Name())
+	if err != nil {
 		t.Fatal(err)
 	}
 	var names []string
@@ -521,7 +526,7 @@ func TestPushChanging(t *testing.T) {
 // Fault 6: where nothing can be remembered, segments are archived all the same.
 func TestBatchWithoutRecords(t *testing.T) {
 	s := newServer(t, 5, "a")
-	if err := s.state.WriteFile(doneFolder, nil, 0o600); err != nil {
+	if err := s.folder.Close(); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range s.row {

@@ -8,13 +8,14 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/walship/walship/pkg/done"
 )
 
 // doneSite is a segment's file and a record of it.
 type doneSite struct {
 	*Done
 	path  string
-	state string
 	clock time.Time
 }
 
@@ -22,27 +23,32 @@ const repositoryID = "00112233445566778899aabbccddeeff"
 
 func newDone(t *testing.T) *doneSite {
 	t.Helper()
-	s := &doneSite{path: filepath.Join(t.TempDir(), first), state: t.TempDir(), clock: time.Now()}
+	s := &doneSite{path: filepath.Join(t.TempDir(), first), clock: time.Now()}
 	if err := os.WriteFile(s.path, bytes.Repeat([]byte("a"), 1000), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	root, err := os.OpenRoot(s.state)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { root.Close() })
-	s.Done = &Done{State: root, URL: "s3://one/here", SystemID: cluster, now: func() time.Time { return s.clock }}
+	s.Done = &Done{State: openRoot(t), Folder: openRoot(t), Call: done.NewCall(nil, nil, "", nil), Target: done.NewTarget("s3://one/here", cluster), Read: s.clock, now: func() time.Time { return s.clock }}
 	info, err := os.Stat(s.path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.add(repositoryID, parse(t, first), identify(info)); err != nil {
+	if err := s.add(repositoryID, parse(t, first), done.Identify(info)); err != nil {
 		t.Fatal(err)
 	}
 	return s
 }
 
-func (s *doneSite) record() string { return filepath.Join(s.state, doneFolder, first) }
+func openRoot(t *testing.T) *os.Root {
+	t.Helper()
+	root, err := os.OpenRoot(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { root.Close() })
+	return root
+}
+
+func (s *doneSite) record() string { return filepath.Join(s.Folder.Name(), first) }
 
 // Fault 4: a record counts for the very file, as it was, in the very
 // repository, and once.
@@ -64,11 +70,14 @@ func TestDone(t *testing.T) {
 	}{
 		"as it was":         {func(*testing.T, *doneSite) {}, true},
 		"read meanwhile":    {func(t *testing.T, s *doneSite) { _, err := os.ReadFile(s.path); must(t, err) }, true},
-		"almost too old":    {func(_ *testing.T, s *doneSite) { s.clock = s.clock.Add(doneLife - 1) }, true},
-		"too old":           {func(_ *testing.T, s *doneSite) { s.clock = s.clock.Add(doneLife) }, false},
+		"almost too old":    {func(_ *testing.T, s *doneSite) { s.clock = s.clock.Add(done.Life - 1) }, true},
+		"too old":           {func(_ *testing.T, s *doneSite) { s.clock = s.clock.Add(done.Life) }, false},
 		"from the future":   {func(_ *testing.T, s *doneSite) { s.clock = s.clock.Add(-time.Second) }, false},
-		"another URL":       {func(_ *testing.T, s *doneSite) { s.URL = "s3://one/there" }, false},
-		"another cluster":   {func(_ *testing.T, s *doneSite) { s.SystemID++ }, false},
+		"another call":      {func(_ *testing.T, s *doneSite) { s.Call[1]++ }, true}, // which means the same
+		"another URL":       {func(_ *testing.T, s *doneSite) { s.Target = done.NewTarget("s3://one/there", cluster) }, false},
+		"another cluster":   {func(_ *testing.T, s *doneSite) { s.Target = done.NewTarget("s3://one/here", cluster+1) }, false},
+		"the same, cleared": {func(t *testing.T, s *doneSite) { must(t, s.Clear(repositoryID)) }, true},
+		"another, cleared":  {func(t *testing.T, s *doneSite) { must(t, s.Clear("ff112233445566778899aabbccddeeff")) }, false},
 		"the file is gone":  {func(t *testing.T, s *doneSite) { must(t, os.Remove(s.path)) }, false},
 		"other times":       {func(t *testing.T, s *doneSite) { must(t, os.Chtimes(s.path, time.Time{}, time.Unix(1e9, 0))) }, false},
 		"other permissions": {func(t *testing.T, s *doneSite) { must(t, os.Chmod(s.path, 0o640)) }, false}, // ctime
@@ -81,8 +90,7 @@ func TestDone(t *testing.T) {
 		"an empty record":    {func(t *testing.T, s *doneSite) { rewrite(t, s, func([]byte) []byte { return nil }) }, false},
 		"a record of zeros":  {func(t *testing.T, s *doneSite) { rewrite(t, s, func(d []byte) []byte { clear(d); return d }) }, false},
 		"a longer record":    {func(t *testing.T, s *doneSite) { rewrite(t, s, func(d []byte) []byte { return append(d, 0) }) }, false},
-		"a flipped time":     {func(t *testing.T, s *doneSite) { rewrite(t, s, func(d []byte) []byte { d[7] ^= 1; return d }) }, false},
-		"a flipped digest":   {func(t *testing.T, s *doneSite) { rewrite(t, s, func(d []byte) []byte { d[8] ^= 1; return d }) }, false},
+		"a flipped bit":      {func(t *testing.T, s *doneSite) { rewrite(t, s, func(d []byte) []byte { d[20] ^= 1; return d }) }, false},
 		"a copy of the file": {func(t *testing.T, s *doneSite) { s.replaceByCopy(t) }, false},
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -115,7 +123,7 @@ func TestDone(t *testing.T) {
 	})
 	t.Run("another name", func(t *testing.T) {
 		s := newDone(t)
-		must(t, os.Rename(s.record(), filepath.Join(s.state, doneFolder, second)))
+		must(t, os.Rename(s.record(), filepath.Join(s.Folder.Name(), second)))
 		must(t, os.Link(s.path, filepath.Join(filepath.Dir(s.path), second)))
 		if s.Take(repositoryID, filepath.Join(filepath.Dir(s.path), second), parse(t, second)) {
 			t.Error("taken for archived")
@@ -126,14 +134,14 @@ func TestDone(t *testing.T) {
 		name := parse(t, "00000002.history")
 		info, err := os.Stat(s.path)
 		must(t, err)
-		must(t, s.add(repositoryID, name, identify(info)))
+		must(t, s.add(repositoryID, name, done.Identify(info)))
 		if s.Take(repositoryID, s.path, name) {
 			t.Error("taken for archived")
 		}
 	})
 	t.Run("no identity", func(t *testing.T) {
 		s := newDone(t)
-		if err := s.add(repositoryID, parse(t, second), identity{}); err == nil {
+		if err := s.add(repositoryID, parse(t, second), done.Identity{}); err == nil {
 			t.Error("a file without an identity is remembered")
 		}
 	})
@@ -170,12 +178,12 @@ func TestDoneSweep(t *testing.T) {
 	name := parse(t, first)
 	for range doneMost + 20 {
 		name = name.Next(segmentSize)
-		if err := s.add(repositoryID, name, identify(info)); err != nil {
+		if err := s.add(repositoryID, name, done.Identify(info)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	count := func() int {
-		entries, err := fs.ReadDir(s.State.FS(), doneFolder)
+		entries, err := fs.ReadDir(s.Folder.FS(), ".")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -185,7 +193,7 @@ func TestDoneSweep(t *testing.T) {
 	if err := s.sweep(); err != nil || count() != doneMost {
 		t.Errorf("%d records are left (%v)", count(), err)
 	}
-	if err := s.State.Chtimes(doneName(name), time.Time{}, s.clock.Add(-doneLife-time.Second)); err != nil {
+	if err := s.Folder.Chtimes(name.String(), time.Time{}, s.clock.Add(-done.Life-time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.sweep(); err != nil || count() != doneMost-1 {
@@ -235,22 +243,22 @@ func TestKnown(t *testing.T) {
 	defer root.Close()
 	clock := time.Now()
 	k := &Known{State: root, URL: "s3://one/here", now: func() time.Time { return clock }}
-	if _, known := k.Info(); known {
+	if _, _, known := k.Info(); known {
 		t.Error("something is known from the start")
 	}
 	remember := func() {
 		t.Helper()
-		if err := k.Remember(s.Info); err != nil {
+		if err := k.Remember(s.Info, clock); err != nil {
 			t.Fatal(err)
 		}
 	}
 	remember()
-	if info, known := k.Info(); !known || info.ID != s.Info.ID || !info.Encrypted() {
+	if info, read, known := k.Info(); !known || !read.Equal(clock) || info.ID != s.Info.ID || !info.Encrypted() {
 		t.Errorf("%+v, %t", info, known)
 	}
 	for what, change := range map[string]func(){
 		"another URL":     func() { k.URL = "s3://other" },
-		"too old":         func() { clock = clock.Add(KnownLife) },
+		"too old":         func() { clock = clock.Add(done.KnownLife) },
 		"from the future": func() { clock = clock.Add(-time.Second) },
 		"forgotten": func() {
 			if err := k.Forget(); err != nil {
@@ -275,7 +283,7 @@ func TestKnown(t *testing.T) {
 	} {
 		remember()
 		change()
-		if info, known := k.Info(); known {
+		if info, _, known := k.Info(); known {
 			t.Errorf("%s: %+v is known", what, info)
 		}
 		k.URL = "s3://one/here"
@@ -284,7 +292,7 @@ func TestKnown(t *testing.T) {
 		t.Errorf("forgotten twice: %v", err)
 	}
 	remember()
-	if _, known := k.Info(); !known {
+	if _, _, known := k.Info(); !known {
 		t.Error("it isn't known again")
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/walship/walship/pkg/done"
 	"github.com/walship/walship/pkg/durable"
 	"github.com/walship/walship/pkg/repo"
 )
@@ -19,7 +20,7 @@ const (
 	// KnownLife is how long repository.json isn't read again. A repository
 	// that is made anew at the same URL gets objects of the old one's id for
 	// no longer than that.
-	KnownLife = 2 * time.Minute
+	KnownLife = done.KnownLife
 )
 
 // Known remembers for a short time what repository.json says, so that a push
@@ -33,8 +34,8 @@ type Known struct {
 	now func() time.Time // nil: time.Now
 }
 
-// known is the file's content, behind a line with the digest of it.
-type known struct {
+// remembered is the file's content, behind a line with the digest of it.
+type remembered struct {
 	URL  string    `json:"url_digest"` // a URL may be long, and isn't this folder's business
 	Read time.Time `json:"read"`
 	Info repo.Info `json:"info"`
@@ -49,29 +50,29 @@ func (k *Known) time() time.Time {
 
 func (k *Known) urlDigest() string { return fmt.Sprintf("%x", sha256.Sum256([]byte(k.URL))) }
 
-// Info returns what is known.
-func (k *Known) Info() (repo.Info, bool) {
+// Info returns what is known, and when it was read.
+func (k *Known) Info() (info repo.Info, read time.Time, known bool) {
 	data, err := k.State.ReadFile(knownFile)
 	if err != nil {
-		return repo.Info{}, false
+		return info, read, false
 	}
 	digest, content, _ := bytes.Cut(data, []byte("\n"))
 	if string(digest) != digestLine(content) {
-		return repo.Info{}, false
+		return info, read, false
 	}
-	var there known
+	var there remembered
 	if err := json.Unmarshal(content, &there); err != nil || there.URL != k.urlDigest() {
-		return repo.Info{}, false
+		return info, read, false
 	}
 	if age := k.time().Sub(there.Read); age < 0 || age >= KnownLife {
-		return repo.Info{}, false
+		return info, read, false
 	}
-	return there.Info, true
+	return there.Info, there.Read, true
 }
 
-// Remember keeps what was just read.
-func (k *Known) Remember(info repo.Info) error {
-	content, err := json.Marshal(known{k.urlDigest(), k.time(), info})
+// Remember keeps what was read at a time.
+func (k *Known) Remember(info repo.Info, read time.Time) error {
+	content, err := json.Marshal(remembered{k.urlDigest(), read, info})
 	if err != nil {
 		return fmt.Errorf("remember the repository: %w", err)
 	}

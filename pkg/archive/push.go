@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/walship/walship/pkg/done"
 	"github.com/walship/walship/pkg/object"
 	"github.com/walship/walship/pkg/repo"
 	"github.com/walship/walship/pkg/storage"
@@ -118,7 +119,7 @@ type push struct {
 	o          PushOptions
 
 	file     *os.File
-	identity identity       // of the file when it was opened
+	identity done.Identity  // of the file when it was opened
 	header   object.Header  // with the size, and once prepared with digest and fields
 	summary  wal.Summary    // of a segment, once prepared
 	data     []byte         // the content of a history file
@@ -148,7 +149,7 @@ func (p *push) open() error {
 	if size, most := stat.Size(), p.largest(); size > most {
 		return fmt.Errorf("%w: it has %d bytes, and a file of this kind at most %d", ErrRefused, size, most)
 	}
-	p.identity = identify(stat)
+	p.identity = done.Identify(stat)
 	p.begin(stat.Size())
 	return nil
 }
@@ -213,7 +214,7 @@ func (p *push) unchanged() error {
 	if err != nil {
 		return err
 	}
-	if identify(stat) != p.identity {
+	if done.Identify(stat) != p.identity {
 		return errors.New("the file changed while it was read")
 	}
 	return nil

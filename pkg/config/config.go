@@ -1,8 +1,8 @@
 // Package config gathers walship's settings from a file, the environment and
 // the command line, in this order of precedence from the lowest. It validates
 // each, remembers where it came from, and never shows a secret. Nothing else
-// in walship reads the environment, apart from the conventions of libpq and
-// of the AWS SDK.
+// in walship goes by the environment, apart from the conventions of libpq and
+// of the AWS SDK. (cmd/walship/early looks at it to see that it is the same.)
 package config
 
 import (
@@ -60,6 +60,7 @@ type Config struct {
 	} `toml:"log"`
 
 	file         string            // the file that was read; "" for none
+	content      []byte            // of the file
 	origins      map[string]Origin // by key
 	certificates string            // SSL_CERT_FILE
 }
@@ -95,6 +96,9 @@ func (o Origin) String() string {
 // File is the absolute path of the file that was read, or "" when there was
 // none.
 func (c *Config) File() string { return c.file }
+
+// Content is what stands in the file that was read; nil when there was none.
+func (c *Config) Content() []byte { return c.content }
 
 // Origin says where the value of a key came from.
 func (c *Config) Origin(key string) Origin { return c.origins[key] }

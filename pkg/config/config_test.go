@@ -83,7 +83,7 @@ func TestLoad(t *testing.T) {
 	want.Postgres.DataDirectory, want.Postgres.Connection = "/srv/data", "host=/run/postgresql"
 	want.Postgres.BinDirectory = "/opt/postgresql/bin"
 	want.Log.Level, want.Log.Format = "debug", "json"
-	want.file, want.origins = c.file, c.origins
+	want.file, want.content, want.origins = c.file, []byte(fullFile), c.origins
 	if !reflect.DeepEqual(*c, want) {
 		t.Errorf("got  %+v\nwant %+v", *c, want)
 	}
@@ -101,7 +101,7 @@ func TestLoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want.file, want.origins = again.file, again.origins
+	want.file, want.content, want.origins = again.file, c.Format(names...), again.origins
 	if !reflect.DeepEqual(*again, want) {
 		t.Errorf("formatted and read again: %+v", *again)
 	}

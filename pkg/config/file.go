@@ -36,6 +36,7 @@ func (c *Config) loadFile(from Sources) error {
 	if c.file, err = filepath.Abs(path); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
+	c.content = data
 	if err := c.decode(data); err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrInvalid, path, err)
 	}
