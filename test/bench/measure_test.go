@@ -307,11 +307,30 @@ func (b *bench) warm(t *testing.T, names []string) {
 func (b *bench) drainDone(ctx context.Context, t *testing.T, do commands) float64 {
 	t.Helper()
 	b.mark(t, b.segments)
-	first, rest := b.segments[0], b.segments[1:]
-	b.call(ctx, t, b.cluster, expand(do.push, first, "pg_wal/"+first, b.cluster), 0)
+	b.setCommand(t, do.push+" && false") // so that PostgreSQL doesn't go on to the next one
+	poll(ctx, t, time.Minute, "the first call", func() bool {
+		var failed int
+		err := b.conn.QueryRow(t.Context(), "SELECT failed_count FROM pg_stat_archiver").Scan(&failed)
+		return err == nil && failed > 0
+	})
+	b.archiver.Configure(t, "archive_command", "")
 	waitQuiet(ctx, t)
+	rest := b.segments[1:]
 	seconds, _ := b.drain(ctx, t, do, rest, nil)
 	return float64(len(rest)) / seconds
+}
+
+// setCommand has PostgreSQL archive by a command from now on, which is returned
+// in seconds since 1970, by its clock. What it has counted of archiving before is
+// forgotten.
+func (b *bench) setCommand(t *testing.T, command string) (now float64) {
+	t.Helper()
+	b.exec(t, "SELECT pg_stat_reset_shared('archiver')")
+	b.exec(t, "ALTER SYSTEM SET archive_command = '"+strings.ReplaceAll(command, "'", "''")+"'")
+	if err := b.conn.QueryRow(t.Context(), "SELECT extract(epoch FROM clock_timestamp()), pg_reload_conf()").Scan(&now, nil); err != nil {
+		t.Fatal(err)
+	}
+	return now
 }
 
 // drain has PostgreSQL archive those segments, and returns the seconds from the
@@ -323,12 +342,7 @@ func (b *bench) drain(ctx context.Context, t *testing.T, do commands, names []st
 	b.mark(t, names)
 	b.warm(t, names)
 	settle()
-	b.exec(t, "SELECT pg_stat_reset_shared('archiver')")
-	b.exec(t, "ALTER SYSTEM SET archive_command = '"+strings.ReplaceAll(do.push, "'", "''")+"'")
-	var started float64
-	if err := b.conn.QueryRow(t.Context(), "SELECT extract(epoch FROM clock_timestamp()), pg_reload_conf()").Scan(&started, nil); err != nil {
-		t.Fatal(err)
-	}
+	started := b.setCommand(t, do.push)
 	poll(ctx, t, 10*time.Minute, "the archiver to be done", func() bool {
 		var archived, failed int
 		err := b.conn.QueryRow(t.Context(), "SELECT archived_count, failed_count, extract(epoch FROM last_archived_time) - $1 FROM pg_stat_archiver", started).
