@@ -42,7 +42,7 @@ func Exclude(name string, isDir bool) Exclusion {
 	if name == WALDir {
 		return ExcludedContents
 	}
-	if p := ClassifyPath(name); !isDir && p.Temporary {
+	if base[0] == 't' && !isDir && ClassifyPath(name).Temporary {
 		return Excluded
 	}
 	return Included
@@ -183,19 +183,20 @@ func (p *Path) relationFile(name string) (ok bool) {
 
 // databaseDir reads global, base/DB and pg_tblspc/OID/PG_x_y/DB.
 func databaseDir(dir string) (tablespace, database uint32, ok bool) {
-	parts := strings.Split(dir, "/")
-	switch {
-	case dir == "global":
-		return GlobalTablespace, 0, true
-	case len(parts) == 2 && parts[0] == "base":
-		database, ok = number(parts[1])
+	top, below, _ := strings.Cut(dir, "/")
+	switch top {
+	case "global":
+		return GlobalTablespace, 0, dir == top
+	case "base":
+		database, ok = number(below)
 		return DefaultTablespace, database, ok
-	case len(parts) == 4 && parts[0] == TablespaceDir && strings.HasPrefix(parts[2], "PG_"):
-		tablespace, ok = number(parts[1])
-		if !ok {
+	case TablespaceDir:
+		oid, below, _ := strings.Cut(below, "/")
+		version, below, _ := strings.Cut(below, "/")
+		if tablespace, ok = number(oid); !ok || !strings.HasPrefix(version, "PG_") {
 			return 0, 0, false
 		}
-		database, ok = number(parts[3])
+		database, ok = number(below)
 		return tablespace, database, ok
 	}
 	return 0, 0, false
