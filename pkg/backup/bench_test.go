@@ -66,9 +66,11 @@ func BenchmarkPush(b *testing.B) {
 				if err := r.start(b.Context()); err != nil {
 					b.Fatal(err)
 				}
-				if err := r.putParts(b.Context()); err != nil {
+				listing := r.list(b.Context())
+				if err := r.putParts(b.Context(), listing); err != nil {
 					b.Fatal(err)
 				}
+				listing.close()
 				b.ReportMetric(float64(r.progress.stored.Load())/float64(size), "stored/byte")
 				r.close()
 			}

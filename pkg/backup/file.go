@@ -29,12 +29,12 @@ type source struct {
 
 // open opens a file that was listed; nil if it is gone and may be.
 func (e entry) open() (*source, error) {
-	file, err := e.tree.root.Open(e.path)
+	file, err := e.tree.root.Open(e.path())
 	if errors.Is(err, fs.ErrNotExist) && !pgdata.MustExist(e.name) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, readError(e.tree, e.path, err)
+		return nil, readError(e.tree, e.path(), err)
 	}
 	info, err := file.Stat()
 	if err == nil && !info.Mode().IsRegular() {
@@ -42,7 +42,7 @@ func (e entry) open() (*source, error) {
 	}
 	if err != nil {
 		file.Close()
-		return nil, readError(e.tree, e.path, err)
+		return nil, readError(e.tree, e.path(), err)
 	}
 	return &source{entry: e, file: file, info: info}, nil
 }
@@ -79,7 +79,7 @@ func (p *partWriter) writeWhole(ctx context.Context, src *source) error {
 		return fmt.Errorf("copy %s: %w", src.name, err)
 	}
 	if missing > 0 && needsWhole(src.name) {
-		return readError(src.tree, src.path, fmt.Errorf("it shrank by %d bytes while it was read", missing))
+		return readError(src.tree, src.path(), fmt.Errorf("it shrank by %d bytes while it was read", missing))
 	}
 	if err := sink.pad(missing, p.buffer); err != nil {
 		return fmt.Errorf("copy %s: %w", src.name, err)

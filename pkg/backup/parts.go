@@ -14,12 +14,12 @@ import (
 )
 
 // putParts copies everything but the files of the last part.
-func (r *run) putParts(ctx context.Context) error {
+func (r *run) putParts(ctx context.Context, listing *listing) error {
 	group, ctx := errgroup.WithContext(ctx)
 	parts := make(chan part)
 	group.Go(func() error {
 		defer close(parts)
-		return r.plan(ctx, func(p part) error {
+		return r.plan(ctx, listing, func(p part) error {
 			select {
 			case <-ctx.Done():
 				return ctx.Err()

@@ -29,10 +29,10 @@ type part struct {
 	entries []entry
 }
 
-// plan walks the cluster and hands out parts: the largest files first, then the
+// plan hands out parts of what is listed: the largest files first, then the
 // others in the order of their names.
-func (r *run) plan(ctx context.Context, next func(part) error) error {
-	survey, err := r.survey(ctx)
+func (r *run) plan(ctx context.Context, listing *listing, next func(part) error) error {
+	survey, err := r.survey(listing)
 	if err != nil {
 		return err
 	}
@@ -45,7 +45,7 @@ func (r *run) plan(ctx context.Context, next func(part) error) error {
 	}
 	large := survey.large
 	slices.SortFunc(large, func(a, b largeEntry) int { return cmp.Compare(a.name, b.name) })
-	err = r.walk(ctx, r.log, func(e entry) error {
+	err = r.again(ctx, survey, func(e entry) error {
 		if _, done := slices.BinarySearchFunc(large, e.name, func(l largeEntry, name string) int { return cmp.Compare(l.name, name) }); done {
 			return nil
 		}
@@ -62,6 +62,7 @@ type survey struct {
 	bytes   int64 // of the files
 	entries int64
 	large   []largeEntry // from the largest on
+	kept    [][]byte     // all pieces of the listing; nil: it was too long
 }
 
 // largeEntry is a large file as it was listed. Which blocks of it have changed is
@@ -72,21 +73,43 @@ type largeEntry struct {
 	stored int64 // bytes that are going to be stored of it
 }
 
-// survey walks the cluster without reading its files. What is left out is said
-// when they are.
-func (r *run) survey(ctx context.Context) (*survey, error) {
+// survey looks at all that is listed, before any file is read.
+func (r *run) survey(listing *listing) (*survey, error) {
 	s := &survey{}
-	err := r.walk(ctx, slog.New(slog.DiscardHandler), func(e entry) error {
-		stored := r.decide(e).size
-		s.bytes += stored
-		s.entries++
-		if stored >= min(largeFile, r.options.PartSize) {
-			s.large = append(s.large, largeEntry{e, stored})
+	trees, size := r.trees(), 0
+	for piece := range listing.pieces {
+		_ = unpack(trees, piece, func(e entry) error {
+			stored := r.decide(e).size
+			s.bytes += stored
+			s.entries++
+			if stored >= min(largeFile, r.options.PartSize) {
+				s.large = append(s.large, largeEntry{e, stored})
+			}
+			return nil
+		})
+		if size += len(piece); size <= r.mostKept {
+			s.kept = append(s.kept, piece)
+		} else {
+			s.kept = nil
 		}
-		return nil
-	})
+	}
 	slices.SortStableFunc(s.large, func(a, b largeEntry) int { return cmp.Compare(b.stored, a.stored) })
-	return s, err
+	return s, listing.err
+}
+
+// again calls visit for all that was listed. Where that couldn't be kept, the
+// cluster is walked anew; what is left out has been said.
+func (r *run) again(ctx context.Context, s *survey, visit func(entry) error) error {
+	if s.kept == nil {
+		return r.walk(ctx, slog.New(slog.DiscardHandler), visit)
+	}
+	trees := r.trees()
+	for _, piece := range s.kept {
+		if err := unpack(trees, piece, visit); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // walk lists all that belongs to the backup apart from its last part.
@@ -101,7 +124,7 @@ func (r *run) walk(ctx context.Context, log *slog.Logger, emit func(entry) error
 			inPlace[t.location] = true
 		}
 	}
-	w := walker{major: r.major, version: r.version, skip: skip, inPlace: inPlace, log: log, emit: emit}
+	w := walker{major: r.major, version: r.version, skip: skip, inPlace: inPlace, workers: r.options.Concurrency, log: log, emit: emit}
 	if err := w.data(ctx, &r.data); err != nil {
 		return err
 	}

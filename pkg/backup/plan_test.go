@@ -14,7 +14,7 @@ import (
 func planned(t *testing.T, s *site) (names [][]string, sizes []int64) {
 	t.Helper()
 	r := s.begin(t)
-	err := r.plan(t.Context(), func(p part) error {
+	err := r.plan(t.Context(), listed(t, r), func(p part) error {
 		if p.number != len(names)+1 {
 			t.Errorf("part %d has number %d", len(names)+1, p.number)
 		}
@@ -33,6 +33,14 @@ func planned(t *testing.T, s *site) (names [][]string, sizes []int64) {
 		t.Fatal(err)
 	}
 	return names, sizes
+}
+
+// listed lists a cluster until the end of the test.
+func listed(t *testing.T, r *run) *listing {
+	t.Helper()
+	l := r.list(t.Context())
+	t.Cleanup(l.close)
+	return l
 }
 
 func sparse(t *testing.T, s *site, name string, size int64) {
@@ -103,30 +111,39 @@ func TestPlanOfManyFiles(t *testing.T) {
 	}
 }
 
-// A cluster that changes between the two looks at it.
+// A cluster that changes once it has been listed: what was listed is planned, and
+// where the listing was too long to be kept, what there is then.
 func TestPlanOfChangingCluster(t *testing.T) {
-	s := newSite(t)
-	sparse(t, s, "base/1/7000", largeFile)
-	sparse(t, s, "base/1/7001", largeFile)
-	r := s.begin(t)
-	var names []string
-	err := r.plan(t.Context(), func(p part) error {
-		if p.number == 1 { // the first look is over
-			remove(t, filepath.Join(s.dir, "base/1/7000"))
-			sparse(t, s, "base/1/7002", 3*largeFile)
-		}
-		for _, e := range p.entries {
-			if strings.HasPrefix(e.name, "base/1/700") {
-				names = append(names, e.name)
+	for kept, want := range map[int][]string{
+		mostKept: {"base/1/7000", "base/1/7001", "base/1/7003"},
+		0:        {"base/1/7000", "base/1/7001", "base/1/7002"},
+	} {
+		s := newSite(t)
+		sparse(t, s, "base/1/7000", largeFile)
+		sparse(t, s, "base/1/7001", largeFile)
+		sparse(t, s, "base/1/7003", 8192)
+		r := s.begin(t)
+		r.mostKept = kept
+		var names []string
+		err := r.plan(t.Context(), listed(t, r), func(p part) error {
+			if p.number == 1 { // all is listed
+				remove(t, filepath.Join(s.dir, "base/1/7000"))
+				remove(t, filepath.Join(s.dir, "base/1/7003"))
+				sparse(t, s, "base/1/7002", 3*largeFile)
 			}
+			for _, e := range p.entries {
+				if strings.HasPrefix(e.name, "base/1/700") {
+					names = append(names, e.name)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want := []string{"base/1/7000", "base/1/7001", "base/1/7002"}; !slices.Equal(names, want) {
-		t.Errorf("planned are %q, want %q", names, want)
+		if !slices.Equal(names, want) {
+			t.Errorf("with %d bytes kept: planned are %q, want %q", kept, names, want)
+		}
 	}
 }
 
@@ -144,7 +161,7 @@ func TestPlanOfLargeChanges(t *testing.T) {
 	r.base = &base{changes: summarized(t, append(many, make([]uint16, 4096-len(many))...)), files: map[relationFile]struct{}{}}
 	file, _ := followed("base/5/16384")
 	r.base.files[file] = struct{}{}
-	survey, err := r.survey(t.Context())
+	survey, err := r.survey(listed(t, r))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +170,7 @@ func TestPlanOfLargeChanges(t *testing.T) {
 		t.Errorf("the survey holds %+v", survey.large)
 	}
 	var blocks int
-	err = r.plan(t.Context(), func(p part) error {
+	err = r.plan(t.Context(), listed(t, r), func(p part) error {
 		for _, e := range p.entries {
 			if e.changed != nil {
 				blocks += len(e.changed.Blocks)

@@ -38,6 +38,7 @@ type run struct {
 	history  wal.History        // the way to its timeline, once it is known
 	base     *base              // nil: a full backup
 	state    *os.Root           // nil: nothing is remembered on this host
+	mostKept int                // bytes of a listing that are kept
 	noted    *remember          // what is to be remembered of this backup; nil: nothing
 	dataSize atomic.Int64       // bytes of the files that a restore makes of this
 
@@ -73,7 +74,7 @@ func prepare(d Deps, o Options, facts postgres.Facts) (*run, error) {
 	if err != nil {
 		return nil, dataDirectoryError(dir, err)
 	}
-	r := &run{repository: d.Repository, deps: d, server: d.Server, log: d.Log, options: o, facts: facts, limit: newLimiter(o.MaxRate), data: tree{root: root}}
+	r := &run{repository: d.Repository, deps: d, server: d.Server, log: d.Log, options: o, facts: facts, limit: newLimiter(o.MaxRate), data: tree{root: root}, mostKept: mostKept}
 	if err := r.identify(d, dir); err != nil {
 		root.Close()
 		return nil, err

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"sync/atomic"
 
 	"github.com/walship/walship/pkg/pgdata"
@@ -22,17 +21,10 @@ import (
 type tree struct {
 	root     *os.Root
 	oid      uint32 // of a tablespace
+	prefix   string // what stands before the paths of the tree in a backup
 	location string // where a tablespace is
 	inPlace  bool
 	bytes    atomic.Int64 // copied so far
-}
-
-// prefix is what stands before the paths of the tree in a backup.
-func (t *tree) prefix() string {
-	if t.oid == 0 {
-		return ""
-	}
-	return pgdata.TablespaceDir + "/" + strconv.FormatUint(uint64(t.oid), 10) + "/"
 }
 
 // listTablespaces reads pg_tblspc: links, and directories of tablespaces
@@ -94,8 +86,8 @@ func (r *run) openTablespaces(ctx context.Context, before []uint32) error {
 }
 
 func (r *run) openTablespace(oid uint32) (*tree, error) {
-	t := &tree{oid: oid}
-	name := strings.TrimSuffix(t.prefix(), "/")
+	name := pgdata.TablespaceDir + "/" + strconv.FormatUint(uint64(oid), 10)
+	t := &tree{oid: oid, prefix: name + "/"}
 	info, err := r.data.root.Lstat(name)
 	if err != nil {
 		return nil, err

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/walship/walship/pkg/pgdata"
@@ -17,8 +18,7 @@ import (
 // entry is something that the walk found: a file, or a directory.
 type entry struct {
 	tree     *tree
-	path     string // relative to the tree's root, with slashes
-	name     string // in the backup
+	name     string // in the backup, with slashes
 	mode     fs.FileMode
 	modified time.Time
 	size     int64 // bytes of a file when it was listed; 0 for a directory
@@ -27,6 +27,9 @@ type entry struct {
 	changed *pgdata.Incremental
 }
 
+// path is relative to the tree's root.
+func (e entry) path() string { return e.name[len(e.tree.prefix):] }
+
 // walker lists what belongs to a backup, as sendDir does in
 // src/backend/backup/basebackup.c.
 type walker struct {
@@ -34,14 +37,20 @@ type walker struct {
 	version string          // the one folder of a tablespace that is this server's
 	skip    map[string]bool // directories below the data directory that are tablespaces
 	inPlace map[string]bool // directories of tablespaces created in place
+	workers int             // that look files up
 	log     *slog.Logger
 	emit    func(entry) error
-
-	// init is the path of the init fork that was looked for last: a relation's
-	// files come one after the other. unlogged tells whether it was there.
-	init     string
-	unlogged bool
 }
+
+// lookedUp is what the file system says of a name in a directory.
+type lookedUp struct {
+	entry
+	unlogged bool // a fork of an unlogged relation other than its init fork
+	err      error
+}
+
+// atOnce is how many names of a directory are looked up at once.
+const atOnce = 512
 
 // data walks the data directory without what pg_tblspc leads to.
 func (w *walker) data(ctx context.Context, t *tree) error {
@@ -61,14 +70,14 @@ func (w *walker) tablespace(ctx context.Context, t *tree) error {
 	if !info.IsDir() {
 		return fmt.Errorf("list tablespace %d: %s in %s isn't a directory", t.oid, w.version, t.location)
 	}
-	if err := w.emit(w.entry(t, w.version, info)); err != nil {
+	if err := w.emit(newEntry(t, w.version, info)); err != nil {
 		return err
 	}
 	return w.directory(ctx, t, w.version)
 }
 
-func (w *walker) entry(t *tree, name string, info fs.FileInfo) entry {
-	e := entry{tree: t, path: name, name: t.prefix() + name, mode: info.Mode(), modified: info.ModTime()}
+func newEntry(t *tree, path string, info fs.FileInfo) entry {
+	e := entry{tree: t, name: t.prefix + path, mode: info.Mode(), modified: info.ModTime()}
 	if info.Mode().IsRegular() {
 		e.size = info.Size()
 	}
@@ -86,27 +95,92 @@ func (w *walker) directory(ctx context.Context, t *tree, dir string) error {
 		return listError(t, dir, err)
 	}
 	defer opened.Close()
+	var names []string
 	for base, err := range sortedNames(opened, mostNames) {
 		if err != nil {
 			return listError(t, dir, err)
 		}
-		name := path.Join(dir, base)
-		info, err := opened.Lstat(base)
-		if errors.Is(err, fs.ErrNotExist) {
+		if names = append(names, base); len(names) == atOnce {
+			if err := w.visitAll(ctx, t, dir, opened, names); err != nil {
+				return err
+			}
+			names = names[:0]
+		}
+	}
+	return w.visitAll(ctx, t, dir, opened, names)
+}
+
+// visitAll looks names of a directory up, side by side, and decides on them one
+// after the other.
+func (w *walker) visitAll(ctx context.Context, t *tree, dir string, opened *os.Root, names []string) error {
+	found := make([]lookedUp, len(names))
+	workers := max(w.workers, 1)
+	var group sync.WaitGroup
+	for i := range workers {
+		group.Go(func() {
+			var last initFork
+			for n := len(names) * i / workers; n < len(names)*(i+1)/workers; n++ {
+				found[n] = last.lookUp(t, dir, opened, names[n])
+			}
+		})
+	}
+	group.Wait()
+	for _, f := range found {
+		if errors.Is(f.err, fs.ErrNotExist) {
 			continue
 		}
-		if err != nil {
-			return readError(t, name, err)
+		if f.err != nil {
+			return f.err
 		}
-		if err := w.visit(ctx, opened, w.entry(t, name, info)); err != nil {
+		if err := w.visit(ctx, f); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// visit decides on what was found in a directory that is open.
-func (w *walker) visit(ctx context.Context, dir *os.Root, e entry) error {
+// initFork is the init fork that was looked for last: a relation's files come one
+// after the other.
+type initFork struct {
+	name  string
+	there bool
+}
+
+// lookUp looks up a name in a directory that is open. The error is
+// fs.ErrNotExist where it has vanished.
+func (f *initFork) lookUp(t *tree, dir string, opened *os.Root, base string) lookedUp {
+	name := path.Join(dir, base)
+	info, err := opened.Lstat(base)
+	if err != nil {
+		return lookedUp{err: readError(t, name, err)}
+	}
+	l := lookedUp{entry: newEntry(t, name, info)}
+	if info.Mode().IsRegular() {
+		l.unlogged, l.err = f.of(opened, l.entry)
+	}
+	return l
+}
+
+// of says whether a file is a fork of an unlogged relation other than its init
+// fork, from which the others come back empty. The file system is asked, not the
+// directory's list of names: where the relation was created while that was read,
+// it may have the main fork and not yet the init fork.
+func (f *initFork) of(dir *os.Root, e entry) (bool, error) {
+	init := pgdata.ClassifyPath(e.name).InitFork()
+	if init == "" || init == f.name {
+		return init != "" && f.there, nil
+	}
+	_, err := dir.Lstat(init)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, readError(e.tree, e.path(), err)
+	}
+	f.name, f.there = init, err == nil
+	return f.there, nil
+}
+
+// visit decides on what was found in a directory.
+func (w *walker) visit(ctx context.Context, l lookedUp) error {
+	e := l.entry
 	if len(e.name) >= pgdata.MaxPath {
 		return fmt.Errorf("%q and so on in the data directory: a path of %d bytes, and PostgreSQL's own end at %d: it isn't a server's, so move it elsewhere",
 			e.name[:100], len(e.name), pgdata.MaxPath-1)
@@ -126,10 +200,10 @@ func (w *walker) visit(ctx context.Context, dir *os.Root, e entry) error {
 		if err := w.emit(e); err != nil || w.skip[e.name] {
 			return err
 		}
-		return w.directory(ctx, e.tree, e.path)
+		return w.directory(ctx, e.tree, e.path())
 	case e.mode.IsRegular():
-		if unlogged, err := w.isUnlogged(dir, e); unlogged || err != nil {
-			return err
+		if l.unlogged {
+			return nil
 		}
 		if _, incremental := pgdata.CutIncremental(e.name); incremental {
 			// No server makes one, and in an incremental backup it would pass
@@ -174,7 +248,7 @@ func (w *walker) empty(e entry) error {
 		return w.emit(e)
 	}
 	for _, dir := range pgdata.WALDirs(w.major) {
-		e.path, e.name = dir, dir
+		e.name = dir
 		if err := w.emit(e); err != nil {
 			return err
 		}
@@ -192,16 +266,16 @@ func (w *walker) links(ctx context.Context, e entry) error {
 	if err := w.emit(e); err != nil {
 		return err
 	}
-	opened, err := e.tree.root.OpenRoot(e.path)
+	opened, err := e.tree.root.OpenRoot(e.path())
 	if err != nil {
-		return readError(e.tree, e.path, err)
+		return readError(e.tree, e.path(), err)
 	}
 	defer opened.Close()
 	for base, err := range sortedNames(opened, mostNames) {
 		if err != nil {
-			return readError(e.tree, e.path, err)
+			return readError(e.tree, e.path(), err)
 		}
-		name := path.Join(e.path, base)
+		name := path.Join(e.path(), base)
 		info, err := opened.Lstat(base)
 		if errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
 			continue
@@ -213,26 +287,11 @@ func (w *walker) links(ctx context.Context, e entry) error {
 			w.log.Warn("left out of the backup: not a tablespace when it started", "path", name)
 			continue
 		}
-		if err := w.emit(w.entry(e.tree, name, info)); err != nil {
+		if err := w.emit(newEntry(e.tree, name, info)); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// isUnlogged says whether a file is a fork of an unlogged relation other than
-// its init fork, from which the others come back empty.
-func (w *walker) isUnlogged(dir *os.Root, e entry) (bool, error) {
-	init := pgdata.ClassifyPath(e.name).InitFork(e.name)
-	if init == "" || init == w.init {
-		return init != "" && w.unlogged, nil
-	}
-	_, err := dir.Lstat(path.Base(init))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return false, readError(e.tree, e.path, err)
-	}
-	w.init, w.unlogged = init, err == nil
-	return w.unlogged, nil
 }
 
 // listError is why a directory can't be listed; nil if it has vanished.

@@ -3,6 +3,7 @@ package backup
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 	"os"
@@ -93,30 +94,43 @@ func TestLinksRefused(t *testing.T) {
 	}
 }
 
-// What vanishes between being listed and being looked at is left out.
+// What vanishes between being listed and being looked up is left out.
 func TestWalkVanishing(t *testing.T) { // fault 33
 	dir := t.TempDir()
-	writeTree(t, dir, map[string]string{"base/1/10": "", "base/1/11": "", "base/2/12": ""})
+	files := map[string]string{"base/2/12": ""}
+	const first, more = 10_000, 100
+	for n := range atOnce + more { // those behind the first so many are looked up later
+		files[fmt.Sprintf("base/1/%d", first+n)] = ""
+	}
+	writeTree(t, dir, files)
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer root.Close()
 	var seen []string
-	w := walker{major: 15, log: slog.New(slog.DiscardHandler), emit: func(e entry) error {
+	w := walker{major: 15, workers: 2, log: slog.New(slog.DiscardHandler), emit: func(e entry) error {
 		seen = append(seen, e.name)
 		switch e.name {
-		case "base/1": // its parent has been listed: base/2 follows, and is gone
+		case "base/1": // its parent has been looked up: base/2 follows, and what it has is gone
 			return os.RemoveAll(filepath.Join(dir, "base/2"))
-		case "base/1/10":
-			return os.Remove(filepath.Join(dir, "base/1/11"))
+		case fmt.Sprintf("base/1/%d", first):
+			for n := range more {
+				if err := os.Remove(filepath.Join(dir, fmt.Sprintf("base/1/%d", first+atOnce+n))); err != nil {
+					return err
+				}
+			}
 		}
 		return nil
 	}}
 	if err := w.data(context.Background(), &tree{root: root}); err != nil {
 		t.Fatal(err)
 	}
-	if want := []string{"base", "base/1", "base/1/10"}; !slices.Equal(seen, want) {
+	want := []string{"base", "base/1"}
+	for n := range atOnce {
+		want = append(want, fmt.Sprintf("base/1/%d", first+n))
+	}
+	if want = append(want, "base/2"); !slices.Equal(seen, want) {
 		t.Errorf("seen %q, want %q", seen, want)
 	}
 }

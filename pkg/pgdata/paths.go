@@ -92,15 +92,15 @@ const (
 	GlobalTablespace  = 1664
 )
 
-// InitFork is the path of the init fork of the relation that name belongs to:
-// when it exists, the relation is unlogged, and no other fork of it is part of
-// a backup. It is "" when name isn't another fork of a permanent relation in
-// a database's directory.
-func (p Path) InitFork(name string) string {
+// InitFork is the name of the init fork of the relation that a file belongs to,
+// in the same directory: when it exists, the relation is unlogged, and no other
+// fork of it is part of a backup. It is "" when the file isn't another fork of a
+// permanent relation in a database's directory.
+func (p Path) InitFork() string {
 	if p.Kind != KindRelation || p.Temporary || p.Fork == ForkInit || p.Database == 0 {
 		return ""
 	}
-	return path.Join(path.Dir(name), strconv.FormatUint(uint64(p.Relation), 10)+"_init")
+	return strconv.FormatUint(uint64(p.Relation), 10) + "_init"
 }
 
 // MustExist tells of a path whether a backup fails when the file vanishes or

@@ -53,16 +53,15 @@ func TestClassifyPath(t *testing.T) {
 		want     Path
 		initFork string
 	}{
-		{"base/5/16384", Path{Kind: KindRelation, Tablespace: 1663, Database: 5, Relation: 16384}, "base/5/16384_init"},
-		{"base/5/16384.12", Path{Kind: KindRelation, Tablespace: 1663, Database: 5, Relation: 16384, Segment: 12}, "base/5/16384_init"},
-		{"base/5/16384_vm.1", Path{Kind: KindRelation, Tablespace: 1663, Database: 5, Relation: 16384, Fork: ForkVM, Segment: 1}, "base/5/16384_init"},
-		{"base/5/16384_fsm", Path{Kind: KindRelation, Tablespace: 1663, Database: 5, Relation: 16384, Fork: ForkFSM}, "base/5/16384_init"},
+		{"base/5/16384", Path{Kind: KindRelation, Tablespace: 1663, Database: 5, Relation: 16384}, "16384_init"},
+		{"base/5/16384.12", Path{Kind: KindRelation, Tablespace: 1663, Database: 5, Relation: 16384, Segment: 12}, "16384_init"},
+		{"base/5/16384_vm.1", Path{Kind: KindRelation, Tablespace: 1663, Database: 5, Relation: 16384, Fork: ForkVM, Segment: 1}, "16384_init"},
+		{"base/5/16384_fsm", Path{Kind: KindRelation, Tablespace: 1663, Database: 5, Relation: 16384, Fork: ForkFSM}, "16384_init"},
 		{"base/5/16384_init", Path{Kind: KindRelation, Tablespace: 1663, Database: 5, Relation: 16384, Fork: ForkInit}, ""},
 		{"base/5/t3_16384", Path{Kind: KindRelation, Tablespace: 1663, Database: 5, Relation: 16384, Temporary: true}, ""},
 		{"global/1262", Path{Kind: KindRelation, Tablespace: 1664, Relation: 1262}, ""},
 		{"global/t3_1262", Path{}, ""},
-		{"pg_tblspc/16400/PG_15_202209061/5/16384", Path{Kind: KindRelation, Tablespace: 16400, Database: 5, Relation: 16384},
-			"pg_tblspc/16400/PG_15_202209061/5/16384_init"},
+		{"pg_tblspc/16400/PG_15_202209061/5/16384", Path{Kind: KindRelation, Tablespace: 16400, Database: 5, Relation: 16384}, "16384_init"},
 		{"pg_tblspc/x/PG_15_202209061/5/16384", Path{}, ""},
 		{"base/5/0", Path{}, ""},
 		{"base/5/016384", Path{}, ""},
@@ -87,7 +86,7 @@ func TestClassifyPath(t *testing.T) {
 		if got != c.want {
 			t.Errorf("%s: %+v", c.name, got)
 		}
-		if init := got.InitFork(c.name); init != c.initFork {
+		if init := got.InitFork(); init != c.initFork {
 			t.Errorf("%s: init fork %q", c.name, init)
 		}
 	}

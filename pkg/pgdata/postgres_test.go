@@ -214,9 +214,9 @@ func checkTaken(t *testing.T, dataDir string, files []ManifestFile) {
 		for _, entry := range entries {
 			child := filepath.Join(name, entry.Name())
 			isDir := entry.IsDir() || entry.Type() == fs.ModeSymlink
-			init := ClassifyPath(child).InitFork(child)
+			init := ClassifyPath(child).InitFork()
 			if init != "" {
-				if _, err := os.Stat(filepath.Join(dataDir, init)); err == nil {
+				if _, err := os.Stat(filepath.Join(dataDir, name, init)); err == nil {
 					continue
 				}
 			}
