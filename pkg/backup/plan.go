@@ -19,6 +19,10 @@ const (
 	// about to end. There is one such file in 64 MiB of a cluster at most, so
 	// they can be remembered.
 	largeFile = 64 << 20
+	// The first mostLarger files of largerFile bytes and more are copied before
+	// all smaller ones, too: an incremental backup seldom has larger ones.
+	largerFile = 1 << 20
+	mostLarger = 1_000
 	// mostEntries bounds the memory that a part takes before it is written.
 	mostEntries = 2_000
 )
@@ -65,7 +69,7 @@ type survey struct {
 	kept    [][]byte     // all pieces of the listing; nil: it was too long
 }
 
-// largeEntry is a large file as it was listed. Which blocks of it have changed is
+// largeEntry is a file that is copied before others, as it was listed. Which blocks of it have changed is
 // asked again when its turn comes: lists for all such files would take 4 bytes for
 // each changed block of the cluster.
 type largeEntry struct {
@@ -82,7 +86,7 @@ func (r *run) survey(listing *listing) (*survey, error) {
 			stored := r.decide(e).size
 			s.bytes += stored
 			s.entries++
-			if stored >= min(largeFile, r.options.PartSize) {
+			if stored >= min(largeFile, r.options.PartSize) || stored >= largerFile && len(s.large) < mostLarger {
 				s.large = append(s.large, largeEntry{e, stored})
 			}
 			return nil

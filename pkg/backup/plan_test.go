@@ -92,6 +92,27 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+// Where there is nothing large, what takes longest comes first, too; but only so
+// many files are remembered.
+func TestPlanOfSmallParts(t *testing.T) {
+	s := newSite(t)
+	sparse(t, s, "base/1/9000", largerFile)
+	sparse(t, s, "global/9001", 3*largerFile)
+	sparse(t, s, "pg_xact/0001", 2*largerFile)
+	names, _ := planned(t, s)
+	if want := []string{"global/9001", "pg_xact/0001", "base/1/9000"}; !slices.Equal(names[0][:3], want) {
+		t.Errorf("the first files are %q, want %q", names[0][:3], want)
+	}
+	for i := range mostLarger {
+		sparse(t, s, fmt.Sprintf("base/1/%d", 100000+i), largerFile)
+	}
+	r := s.begin(t)
+	survey, err := r.survey(listed(t, r))
+	if err != nil || len(survey.large) != mostLarger {
+		t.Errorf("%d files are remembered (%v), want %d", len(survey.large), err, mostLarger)
+	}
+}
+
 // Empty files take memory, too.
 func TestPlanOfManyFiles(t *testing.T) {
 	s := newSite(t)
