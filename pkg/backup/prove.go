@@ -20,9 +20,9 @@ import (
 )
 
 // The pause between two looks at the archive grows from the first to the
-// second: the usual archiver is done within seconds, and a listing isn't free.
+// second: to archive a segment takes 50 ms or seconds, and a listing isn't free.
 const (
-	firstProvePause = 100 * time.Millisecond
+	firstProvePause = 20 * time.Millisecond
 	mostProvePause  = 5 * time.Second
 )
 
