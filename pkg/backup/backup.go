@@ -265,12 +265,13 @@ func (r *run) sweepLeftovers(ctx context.Context) {
 // copyCluster does what needs the backup to be going on: it copies the files,
 // pg_control as the last, and ends the backup on the server.
 func (r *run) copyCluster(ctx context.Context) (controlFile, postgres.BackupStop, error) {
+	// Before files are listed: what it finds in the data directory is among them.
+	if err := r.putConfiguration(ctx); err != nil {
+		return controlFile{}, postgres.BackupStop{}, err
+	}
 	listing := r.list(ctx)
 	defer listing.close()
 	if err := r.compareParent(ctx); err != nil {
-		return controlFile{}, postgres.BackupStop{}, err
-	}
-	if err := r.putConfiguration(ctx); err != nil {
 		return controlFile{}, postgres.BackupStop{}, err
 	}
 	if err := r.putParts(ctx, listing); err != nil {

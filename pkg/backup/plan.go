@@ -69,9 +69,9 @@ type survey struct {
 	kept    [][]byte     // all pieces of the listing; nil: it was too long
 }
 
-// largeEntry is a file that is copied before others, as it was listed. Which blocks of it have changed is
-// asked again when its turn comes: lists for all such files would take 4 bytes for
-// each changed block of the cluster.
+// largeEntry is a file that is copied before others, as it was listed. Which
+// blocks of it have changed is asked again when its turn comes: lists for all
+// such files would take 4 bytes for each changed block of the cluster.
 type largeEntry struct {
 	entry
 	stored int64 // bytes that are going to be stored of it

@@ -113,6 +113,9 @@ func (w *walker) directory(ctx context.Context, t *tree, dir string) error {
 // visitAll looks names of a directory up, side by side, and decides on them one
 // after the other.
 func (w *walker) visitAll(ctx context.Context, t *tree, dir string, opened *os.Root, names []string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	found := make([]lookedUp, len(names))
 	workers := max(w.workers, 1)
 	var group sync.WaitGroup
