@@ -307,11 +307,14 @@ func (b *bench) warm(t *testing.T, names []string) {
 func (b *bench) drainDone(ctx context.Context, t *testing.T, do commands) float64 {
 	t.Helper()
 	b.mark(t, b.segments)
-	b.setCommand(t, do.push+" && false") // so that PostgreSQL doesn't go on to the next one
+	mark := filepath.Join(b.cluster, "first-call")
+	if err := os.RemoveAll(mark); err != nil {
+		t.Fatal(err)
+	}
+	b.setCommand(t, do.push+" && mkdir first-call && false") // so that PostgreSQL doesn't go on to the next one
 	poll(ctx, t, time.Minute, "the first call", func() bool {
-		var failed int
-		err := b.conn.QueryRow(t.Context(), "SELECT failed_count FROM pg_stat_archiver").Scan(&failed)
-		return err == nil && failed > 0
+		_, err := os.Stat(mark)
+		return err == nil
 	})
 	b.archiver.Configure(t, "archive_command", "")
 	waitQuiet(ctx, t)
