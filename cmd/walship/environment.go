@@ -176,6 +176,18 @@ func (e *environment) deadline(ctx context.Context, d time.Duration) (context.Co
 	}
 }
 
+// place is the repository's URL, and what else may lead to another storage: an
+// endpoint that the URL doesn't name comes from these variables of the AWS SDK.
+func (e *environment) place() string {
+	place := e.settings.Repository
+	for _, name := range []string{"AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "AWS_PROFILE", "AWS_CONFIG_FILE"} {
+		if value, _ := e.lookup(name); value != "" {
+			place += "\n" + name + "=" + value
+		}
+	}
+	return place
+}
+
 // state opens the private folder in which walship remembers things about one
 // server: a cluster in one data directory. It makes the folder if need be,
 // and refuses one that others can change.

@@ -39,7 +39,7 @@ func (e *environment) fetchWAL(c *cli.Context, file, dest string) error {
 	open := archive.Opener(e.openToRead)
 	if state := e.recoveryState(&o, s, name, dest); state != nil {
 		defer state.Close()
-		open = e.rememberRepository(&o, archive.Known{State: state, URL: settings.Repository})
+		open = e.rememberRepository(&o, archive.Known{State: state, Place: e.place()})
 	}
 	return archive.Fetch(ctx, open, name, dest, o)
 }
@@ -48,7 +48,7 @@ func (e *environment) fetchWAL(c *cli.Context, file, dest string) error {
 // repository, and remember what it reads itself. A directory is asked each
 // time: it costs nothing.
 func (e *environment) rememberRepository(o *archive.FetchOptions, known archive.Known) archive.Opener {
-	if isDirectory(known.URL) {
+	if isDirectory(e.settings.Repository) {
 		return e.openToRead
 	}
 	o.Remembered = func(ctx context.Context) *repo.Repository { return e.remembered(ctx, known) }
@@ -69,7 +69,7 @@ func (e *environment) rememberRepository(o *archive.FetchOptions, known archive.
 // nil if that isn't known, or can't be opened, which opening it again tells.
 func (e *environment) remembered(ctx context.Context, known archive.Known) *repo.Repository {
 	info, _, is := known.Info()
-	if !is || isDirectory(known.URL) {
+	if !is || isDirectory(e.settings.Repository) {
 		return nil
 	}
 	store, err := e.openStore(ctx)

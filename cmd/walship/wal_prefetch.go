@@ -64,7 +64,7 @@ func (e *environment) prefetchWAL(c *cli.Context, last, dest string) error {
 		return err
 	}
 	open := func(ctx context.Context) (*repo.Repository, error) {
-		if r := e.remembered(ctx, archive.Known{State: state, URL: settings.Repository}); r != nil {
+		if r := e.remembered(ctx, archive.Known{State: state, Place: e.place()}); r != nil {
 			return r, nil // what comes of an outdated one isn't given out
 		}
 		return e.openToRead(ctx)

@@ -170,8 +170,8 @@ func (e *environment) openPushMemory(s server, settings *config.Config) (*pushMe
 	}
 	return &pushMemory{
 		e:     e,
-		known: archive.Known{State: state, URL: settings.Repository},
-		done:  archive.Done{State: state, Folder: folder, Call: call, Target: done.NewTarget(settings.Repository, s.systemID)},
+		known: archive.Known{State: state, Place: e.place()},
+		done:  archive.Done{State: state, Folder: folder, Call: call, Target: done.NewTarget(e.place(), s.systemID)},
 		found: archive.Again{State: state},
 	}, nil
 }
@@ -180,7 +180,7 @@ func (e *environment) openPushMemory(s server, settings *config.Config) (*pushMe
 func (e *environment) call(settings *config.Config) (done.Digest, error) {
 	directory, err := syscall.Getwd() // os.Getwd goes by PWD
 	if err != nil {
-		return done.Digest{}, fmt.Errorf("find the working directory: %w", err)
+		return 0, fmt.Errorf("find the working directory: %w", err)
 	}
 	var variables []string
 	if e.environ != nil {

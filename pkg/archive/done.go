@@ -95,13 +95,16 @@ func (d *Done) add(repository string, name wal.FileName, id done.Identity) error
 	return nil
 }
 
-// Clear removes the records that aren't of the repository of that id.
+// Clear removes all records but those of the repository of that id.
 func (d *Done) Clear(repository string) error {
 	infos, err := list(d.Folder, ".")
 	errs := []error{err}
 	for _, info := range infos {
+		if durable.IsTemporary(info.Name()) {
+			continue // somebody writes it
+		}
 		data, err := d.Folder.ReadFile(info.Name())
-		if record, ok := done.Decode(data); err == nil && ok && record.Repository != repository {
+		if record, ok := done.Decode(data); err != nil || !ok || record.Repository != repository {
 			errs = append(errs, remove(d.Folder, info.Name()))
 		}
 	}

@@ -73,7 +73,7 @@ func TestDone(t *testing.T) {
 		"almost too old":    {func(_ *testing.T, s *doneSite) { s.clock = s.clock.Add(done.Life - 1) }, true},
 		"too old":           {func(_ *testing.T, s *doneSite) { s.clock = s.clock.Add(done.Life) }, false},
 		"from the future":   {func(_ *testing.T, s *doneSite) { s.clock = s.clock.Add(-time.Second) }, false},
-		"another call":      {func(_ *testing.T, s *doneSite) { s.Call[1]++ }, true}, // which means the same
+		"another call":      {func(_ *testing.T, s *doneSite) { s.Call++ }, true}, // which means the same
 		"another URL":       {func(_ *testing.T, s *doneSite) { s.Target = done.NewTarget("s3://one/there", cluster) }, false},
 		"another cluster":   {func(_ *testing.T, s *doneSite) { s.Target = done.NewTarget("s3://one/here", cluster+1) }, false},
 		"the same, cleared": {func(t *testing.T, s *doneSite) { must(t, s.Clear(repositoryID)) }, true},
@@ -242,7 +242,7 @@ func TestKnown(t *testing.T) {
 	}
 	defer root.Close()
 	clock := time.Now()
-	k := &Known{State: root, URL: "s3://one/here", now: func() time.Time { return clock }}
+	k := &Known{State: root, Place: "s3://one/here", now: func() time.Time { return clock }}
 	if _, _, known := k.Info(); known {
 		t.Error("something is known from the start")
 	}
@@ -257,7 +257,7 @@ func TestKnown(t *testing.T) {
 		t.Errorf("%+v, %t", info, known)
 	}
 	for what, change := range map[string]func(){
-		"another URL":     func() { k.URL = "s3://other" },
+		"another place":   func() { k.Place = "s3://other" },
 		"too old":         func() { clock = clock.Add(done.KnownLife) },
 		"from the future": func() { clock = clock.Add(-time.Second) },
 		"forgotten": func() {
@@ -286,7 +286,7 @@ func TestKnown(t *testing.T) {
 		if info, _, known := k.Info(); known {
 			t.Errorf("%s: %+v is known", what, info)
 		}
-		k.URL = "s3://one/here"
+		k.Place = "s3://one/here"
 	}
 	if err := k.Forget(); err != nil {
 		t.Errorf("forgotten twice: %v", err)

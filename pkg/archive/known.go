@@ -24,19 +24,19 @@ const (
 )
 
 // Known remembers for a short time what repository.json says, so that a push
-// needn't ask. What can't be read, is older, or is of another URL isn't known.
+// needn't ask. What can't be read, is older, or is of another place isn't known.
 type Known struct {
 	// State is the private state folder of this server.
 	State *os.Root
-	// URL is the repository's.
-	URL string
+	// Place is the repository's URL, and what else leads to its storage.
+	Place string
 
 	now func() time.Time // nil: time.Now
 }
 
 // remembered is the file's content, behind a line with the digest of it.
 type remembered struct {
-	URL  string    `json:"url_digest"` // a URL may be long, and isn't this folder's business
+	Place string    `json:"place_digest"` // it may be long, and isn't this folder's business
 	Read time.Time `json:"read"`
 	Info repo.Info `json:"info"`
 }
@@ -48,7 +48,7 @@ func (k *Known) time() time.Time {
 	return time.Now()
 }
 
-func (k *Known) urlDigest() string { return fmt.Sprintf("%x", sha256.Sum256([]byte(k.URL))) }
+func (k *Known) placeDigest() string { return fmt.Sprintf("%x", sha256.Sum256([]byte(k.Place))) }
 
 // Info returns what is known, and when it was read.
 func (k *Known) Info() (info repo.Info, read time.Time, known bool) {
@@ -61,7 +61,7 @@ func (k *Known) Info() (info repo.Info, read time.Time, known bool) {
 		return info, read, false
 	}
 	var there remembered
-	if err := json.Unmarshal(content, &there); err != nil || there.URL != k.urlDigest() {
+	if err := json.Unmarshal(content, &there); err != nil || there.Place != k.placeDigest() {
 		return info, read, false
 	}
 	if age := k.time().Sub(there.Read); age < 0 || age >= KnownLife {
@@ -72,7 +72,7 @@ func (k *Known) Info() (info repo.Info, read time.Time, known bool) {
 
 // Remember keeps what was read at a time.
 func (k *Known) Remember(info repo.Info, read time.Time) error {
-	content, err := json.Marshal(remembered{k.urlDigest(), read, info})
+	content, err := json.Marshal(remembered{k.placeDigest(), read, info})
 	if err != nil {
 		return fmt.Errorf("remember the repository: %w", err)
 	}

@@ -25,12 +25,12 @@ const (
 	KnownLife = 2 * time.Minute
 )
 
-// Digest stands for all that it was made of.
-type Digest [2]uint64
+// Digest stands for all that it was made of. It needn't withstand a forger: who
+// can write records can write what they like. It doesn't give away the secrets
+// in it, but lets one who knows all else try short ones: records are private.
+type Digest uint64
 
-// digest is no secret and needn't withstand anybody: who can write records can
-// write what they like.
-func digest(lists ...[]string) (d Digest) {
+func digest(lists ...[]string) Digest {
 	h := fnv.New128a()
 	for _, list := range lists {
 		h.Write([]byte(strconv.Itoa(len(list)) + "\n"))
@@ -38,10 +38,11 @@ func digest(lists ...[]string) (d Digest) {
 			h.Write([]byte(strconv.Itoa(len(text)) + ":" + text))
 		}
 	}
+	var halves [2]Digest
 	for i, b := range h.Sum(nil) {
-		d[i/8] = d[i/8]<<8 | uint64(b)
+		halves[i/8] = halves[i/8]<<8 | Digest(b)
 	}
-	return d
+	return halves[0] ^ halves[1]
 }
 
 // NewCall tells calls apart that may mean different things: it is the digest of
@@ -51,15 +52,16 @@ func NewCall(args, environ []string, directory string, settings []byte) Digest {
 	return digest(args, environ, []string{directory, string(settings)})
 }
 
-// NewTarget is the digest of what a call means: a repository and a cluster.
-func NewTarget(url string, systemID uint64) Digest {
-	return digest([]string{url, strconv.FormatUint(systemID, 10)})
+// NewTarget is the digest of what a call means: a repository's place and a
+// cluster.
+func NewTarget(place string, systemID uint64) Digest {
+	return digest([]string{place, strconv.FormatUint(systemID, 10)})
 }
 
 // Folder is the name, in the state directory, of the folder of the records for
 // the cluster in a data directory: an absolute path without symbolic links.
 func Folder(dataDirectory string) string {
-	return "done/" + strconv.FormatUint(digest([]string{dataDirectory})[0], 16)
+	return "done/" + strconv.FormatUint(uint64(digest([]string{dataDirectory})), 16)
 }
 
 // Identity tells one file, in one state, from another: PostgreSQL uses its
@@ -106,9 +108,8 @@ func (r Record) Encode() []byte {
 	number(uint64(r.At.UnixNano()))
 	number(uint64(r.Read.UnixNano()))
 	word(r.Repository)
-	for _, n := range []uint64{r.Call[0], r.Call[1], r.Target[0], r.Target[1]} {
-		number(n)
-	}
+	number(uint64(r.Call))
+	number(uint64(r.Target))
 	word(r.Segment)
 	number(r.File.Device)
 	number(r.File.Inode)
@@ -124,7 +125,7 @@ func (r Record) Encode() []byte {
 // Decode reads what Encode wrote, and nothing else.
 func Decode(data []byte) (Record, bool) {
 	words := bytes.Split(bytes.TrimSuffix(data, []byte("\n")), []byte(" "))
-	const count = 15
+	const count = 13
 	if len(data) > MaxSize || len(words) != count {
 		return Record{}, false
 	}
@@ -139,8 +140,8 @@ func Decode(data []byte) (Record, bool) {
 	r.At = time.Unix(0, int64(number()))
 	r.Read = time.Unix(0, int64(number()))
 	r.Repository = word()
-	r.Call = Digest{number(), number()}
-	r.Target = Digest{number(), number()}
+	r.Call = Digest(number())
+	r.Target = Digest(number())
 	r.Segment = word()
 	r.File = Identity{Device: number(), Inode: number(), Size: int64(number()), Modified: int64(number()), State: int64(number())}
 	return r, bytes.Equal(r.Encode(), data)

@@ -11,7 +11,7 @@ import (
 var example = Record{
 	At: time.Unix(1763700000, 123456789), Read: time.Unix(1763699990, 1),
 	Repository: "00112233445566778899aabbccddeeff",
-	Call:       Digest{1, 1<<64 - 1}, Target: Digest{2, 3}, Segment: "000000010000000A000000FE",
+	Call:       1<<64 - 1, Target: 2, Segment: "000000010000000A000000FE",
 	File: Identity{Device: 1<<64 - 1, Inode: 2, Size: 16 << 20, Modified: -1, State: 1763700000123456789},
 }
 
