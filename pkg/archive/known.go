@@ -37,8 +37,8 @@ type Known struct {
 // remembered is the file's content, behind a line with the digest of it.
 type remembered struct {
 	Place string    `json:"place_digest"` // it may be long, and isn't this folder's business
-	Read time.Time `json:"read"`
-	Info repo.Info `json:"info"`
+	Read  time.Time `json:"read"`
+	Info  repo.Info `json:"info"`
 }
 
 func (k *Known) time() time.Time {

@@ -11,7 +11,8 @@ import (
 // would take a good part of a push to allocate.
 type packers struct {
 	sealer     *object.Sealer
-	processors int // that work at one object; 0: one
+	processors int  // that work at one object; 0: one
+	hurry      bool // many segments wait
 
 	mu      sync.Mutex
 	idle    []*object.Packer
@@ -27,7 +28,7 @@ func (p *packers) get() (*object.Packer, error) {
 		idle.Reset()
 		return idle, nil
 	}
-	return p.sealer.NewPacker(p.processors)
+	return p.sealer.NewPacker(p.processors, p.hurry)
 }
 
 func (p *packers) put(idle *object.Packer) {

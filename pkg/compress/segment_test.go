@@ -30,10 +30,10 @@ func pieces(n, words int) []byte {
 	return data[:n]
 }
 
-func segmentFrame(t *testing.T, level compress.Level, processors int, data []byte) []byte {
+func segmentFrame(t *testing.T, level compress.Level, processors int, hurry bool, data []byte) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	w, err := compress.NewSegmentWriter(&b, level, processors)
+	w, err := compress.NewSegmentWriter(&b, level, processors, hurry)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,22 +52,23 @@ func segmentFrame(t *testing.T, level compress.Level, processors int, data []byt
 // The other levels are one encoder as Fastest is, and slow under the race
 // detector; see TestToolReadsSegmentWriter.
 func TestSegmentWriter(t *testing.T) {
-	for _, level := range []compress.Level{compress.Fastest, compress.Default} {
+	for i := range 4 {
+		level, hurry := []compress.Level{compress.Fastest, compress.Default}[i%2], i > 1
 		for _, processors := range []int{0, 1, 3} { // 0 is 1
 			for _, size := range []int{0, 1, 256<<10 - 1, 256 << 10, 256<<10 + 1, 4 << 20} {
 				if size > 1<<20 && processors == 0 {
 					continue
 				}
 				data := pieces(size, 3000)
-				stored := segmentFrame(t, level, processors, data)
+				stored := segmentFrame(t, level, processors, hurry, data)
 				got, err := read(bytes.NewReader(stored))
 				if err != nil || !bytes.Equal(got, data) {
-					t.Errorf("%s, %d processors, %d bytes: %d come back, %v", level, processors, size, len(got), err)
+					t.Errorf("%s, hurry %t, %d processors, %d bytes: %d come back, %v", level, hurry, processors, size, len(got), err)
 				}
 			}
 		}
 	}
-	if _, err := compress.NewSegmentWriter(io.Discard, compress.Level(9), 1); err == nil {
+	if _, err := compress.NewSegmentWriter(io.Discard, compress.Level(9), 1, false); err == nil {
 		t.Error("NewSegmentWriter takes level 9")
 	}
 }
@@ -75,7 +76,8 @@ func TestSegmentWriter(t *testing.T) {
 // The Default level is that of Fastest where it gains nothing, and not where it
 // does.
 func TestSegmentChoice(t *testing.T) {
-	size := func(level compress.Level, data []byte) int { return len(segmentFrame(t, level, 1, data)) }
+	size := func(level compress.Level, data []byte) int { return len(segmentFrame(t, level, 1, false, data)) }
+	inHurry := func(level compress.Level, data []byte) int { return len(segmentFrame(t, level, 1, true, data)) }
 	even, far := pieces(4<<20, 20), pieces(4<<20, 6000)
 	if fastest, chosen := size(compress.Fastest, even), size(compress.Default, even); chosen != fastest {
 		t.Errorf("what the fastest encoder makes small is %d bytes with the default, %d with it", chosen, fastest)
@@ -83,14 +85,27 @@ func TestSegmentChoice(t *testing.T) {
 	if fastest, chosen := size(compress.Fastest, far), size(compress.Default, far); chosen > fastest*95/100 {
 		t.Errorf("what the fastest encoder makes large is %d bytes with the default, %d with it", chosen, fastest)
 	}
+	if fastest, hurried := size(compress.Fastest, far), inHurry(compress.Default, far); hurried != fastest {
+		t.Errorf("in a hurry the default makes %d bytes, and the fastest encoder %d", hurried, fastest)
+	}
+	// Literals of three bits each, and of seven.
+	for bits, same := range map[int]bool{3: true, 7: false} {
+		data := pieces(4<<20, 6000)
+		for i := range data {
+			data[i] &= 1<<bits - 1
+		}
+		if without, hurried := size(compress.Fastest, data), inHurry(compress.Fastest, data); (hurried == without) != same || hurried > without*9/8 {
+			t.Errorf("literals of %d bits become %d bytes in a hurry, and %d without", bits, hurried, without)
+		}
+	}
 }
 
 func TestSegmentWriterAgain(t *testing.T) {
 	for _, processors := range []int{1, 2} {
 		t.Run(fmt.Sprint(processors), func(t *testing.T) {
 			data := pieces(3<<20, 2000)
-			want := segmentFrame(t, compress.Default, processors, data)
-			w, err := compress.NewSegmentWriter(io.Discard, compress.Default, processors)
+			want := segmentFrame(t, compress.Default, processors, false, data)
+			w, err := compress.NewSegmentWriter(io.Discard, compress.Default, processors, false)
 			if err != nil {
 				t.Fatal(err)
 			}
