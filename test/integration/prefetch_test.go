@@ -439,6 +439,16 @@ func TestPrefetchStandby(t *testing.T) {
 	standby.Start(t)
 	pgtest.WaitFor(t, "somebody to fetch ahead", func() bool { return len(site.prefetchers(t)) > 0 })
 	standby.Kill(t)
+	// Killed while a segment is handed over, it leaves that one's temporary name.
+	left, err := filepath.Glob(filepath.Join(standby.DataDir, "pg_wal", ".walship*"))
+	if err != nil || len(left) > 1 {
+		t.Errorf("%v is left behind (%v)", left, err)
+	}
+	for _, name := range left {
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+	}
 	site.noPrefetch(t, standby)
 	standby.Start(t)
 	c.WaitArchived(t, segments(t, c, "last", 1)[0])
