@@ -5,6 +5,7 @@ package postgres_test
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -222,6 +223,22 @@ func testStream(t *testing.T, c *pgtest.Cluster, session *postgres.Replication) 
 	}
 	if _, err := session.Clock(t.Context()); err != nil {
 		t.Errorf("the session is good for no more: %v", err)
+	}
+	testStreamEnded(t, replication(t, c, "carrier"), from, at.Timeline)
+}
+
+// testStreamEnded ends a stream's context just before the server is told what is
+// safe: the reason for the end is returned, and not that the message wasn't sent.
+func testStreamEnded(t *testing.T, session *postgres.Replication, from wal.LSN, timeline wal.TimelineID) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	enough := errors.New("enough")
+	err := session.StreamWAL(ctx, "", from, timeline, func(lsn wal.LSN, data []byte) (wal.LSN, bool, error) {
+		cancel(enough)
+		time.Sleep(50 * time.Millisecond) // until the connection is given up
+		return lsn + wal.LSN(len(data)), false, nil
+	})
+	if !errors.Is(err, enough) {
+		t.Errorf("a stream that was ended: %v", err)
 	}
 }
 

@@ -73,7 +73,17 @@ type walStream struct {
 	onlyClock bool          // end with the first message
 }
 
+// run streams until take is done. Whatever fails once the context has ended, a
+// message that is being sent for one, fails because of that.
 func (s *walStream) run(command string, take WALReceiver) error {
+	err := s.stream(command, take)
+	if err != nil && s.ctx.Err() != nil {
+		return context.Cause(s.ctx)
+	}
+	return err
+}
+
+func (s *walStream) stream(command string, take WALReceiver) error {
 	if err := s.session.begin(command); err != nil {
 		return err
 	}
