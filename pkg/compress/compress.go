@@ -86,11 +86,11 @@ func NewNarrowWriter(w io.Writer, level Level, window int) (*Writer, error) {
 }
 
 // newEncoder makes an encoder with a window of at most so many bytes.
-func newEncoder(level Level, window, processors int, more ...zstd.EOption) (*zstd.Encoder, error) {
+func newEncoder(level Level, window, processors int) (*zstd.Encoder, error) {
 	if level < 0 || int(level) >= len(levels) {
 		return nil, fmt.Errorf("unknown compression level %d", int(level))
 	}
-	enc, err := zstd.NewWriter(nil, append([]zstd.EOption{
+	enc, err := zstd.NewWriter(nil,
 		// Before the level, which would choose smaller blocks for Fastest: those
 		// of 128 KiB take less time and no more room.
 		zstd.WithWindowSize(min(levels[level].window, window)),
@@ -99,7 +99,7 @@ func newEncoder(level Level, window, processors int, more ...zstd.EOption) (*zst
 		zstd.WithConcurrentBlocks(processors > 1),
 		zstd.WithEncoderCRC(true),
 		zstd.WithZeroFrames(true),
-	}, more...)...)
+	)
 	if err != nil {
 		return nil, fmt.Errorf("set up compression: %w", err)
 	}

@@ -18,10 +18,9 @@ const (
 	sharedWindow = 128 << 10
 	// sampleSize is how much of a segment is compressed twice.
 	sampleSize = 256 << 10
-	// worthwhile and worthwhileInHurry are by which part of what the quicker
-	// encoder makes of the sample the slower one must be better.
-	worthwhile        = 50
-	worthwhileInHurry = 9
+	// worthwhile is by which part of what Fastest makes of the sample the encoder
+	// of Default must be better.
+	worthwhile = 50
 )
 
 // SegmentWriter compresses WAL segments as Writer does other content, with what
@@ -30,9 +29,7 @@ const (
 // the former isn't better by 2 %: it takes two thirds of the time, and many
 // segments become no larger by it.
 //
-// In a hurry, while many segments wait, both levels are a step quicker: Default
-// is the encoder of Fastest, and Fastest leaves literals as they are, which takes
-// a fifth less time, unless that makes the beginning more than an eighth larger.
+// In a hurry, while many segments wait, Default is the encoder of Fastest.
 //
 // With several processors each compresses a part of the segment, and goroutines
 // run until Close or Reset.
@@ -40,38 +37,29 @@ type SegmentWriter struct {
 	dst        io.Writer
 	processors int
 	full, fast *zstd.Encoder // fast is nil unless there is a choice
-	worthwhile int
-	sample     []byte // while nothing is chosen
+	sample     []byte        // while nothing is chosen
 	chosen     *zstd.Encoder
 }
 
 // NewSegmentWriter returns a SegmentWriter to w on so many processors, at least
 // one. It allocates some 5 MiB for each of them.
 func NewSegmentWriter(w io.Writer, level Level, processors int, hurry bool) (*SegmentWriter, error) {
-	s := &SegmentWriter{processors: max(processors, 1), worthwhile: worthwhile}
+	s := &SegmentWriter{processors: max(processors, 1)}
 	window := segmentWindow
 	if s.processors > 1 {
 		window = sharedWindow
 	}
-	full := level
 	if hurry && level == Default {
-		full = Fastest
+		level = Fastest
 	}
 	var err error
-	if s.full, err = newEncoder(full, window, s.processors); err != nil {
+	if s.full, err = newEncoder(level, window, s.processors); err != nil {
 		return nil, err
 	}
-	switch {
-	case level == Default && !hurry:
-		s.fast, err = newEncoder(Fastest, window, s.processors)
-	case level == Fastest && hurry:
-		s.fast, err = newEncoder(Fastest, window, s.processors, zstd.WithNoEntropyCompression(true))
-		s.worthwhile = worthwhileInHurry
-	}
-	if err != nil {
-		return nil, err
-	}
-	if s.fast != nil {
+	if level == Default {
+		if s.fast, err = newEncoder(Fastest, window, s.processors); err != nil {
+			return nil, err
+		}
 		s.sample = make([]byte, 0, sampleSize)
 	}
 	s.Reset(w)
@@ -136,7 +124,7 @@ func (s *SegmentWriter) choose() error {
 	if err != nil {
 		return err
 	}
-	if full < fast-fast/s.worthwhile {
+	if full < fast-fast/worthwhile {
 		s.take(s.full)
 	} else {
 		s.take(s.fast)

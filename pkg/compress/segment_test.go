@@ -88,16 +88,6 @@ func TestSegmentChoice(t *testing.T) {
 	if fastest, hurried := size(compress.Fastest, far), inHurry(compress.Default, far); hurried != fastest {
 		t.Errorf("in a hurry the default makes %d bytes, and the fastest encoder %d", hurried, fastest)
 	}
-	// Literals of three bits each, and of seven.
-	for bits, same := range map[int]bool{3: true, 7: false} {
-		data := pieces(4<<20, 6000)
-		for i := range data {
-			data[i] &= 1<<bits - 1
-		}
-		if without, hurried := size(compress.Fastest, data), inHurry(compress.Fastest, data); (hurried == without) != same || hurried > without*9/8 {
-			t.Errorf("literals of %d bits become %d bytes in a hurry, and %d without", bits, hurried, without)
-		}
-	}
 }
 
 func TestSegmentWriterAgain(t *testing.T) {
