@@ -10,13 +10,13 @@ import (
 	"os/user"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/walship/walship/pkg/archive"
 	"github.com/walship/walship/pkg/compress"
 	"github.com/walship/walship/pkg/config"
 	"github.com/walship/walship/pkg/crypto"
+	"github.com/walship/walship/pkg/done"
 	"github.com/walship/walship/pkg/repo"
 	"github.com/walship/walship/pkg/storage"
 )
@@ -217,24 +217,10 @@ func (e *environment) stateFolder(name string) (*os.Root, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open state folder: %w", err)
 	}
-	if err := checkPrivate(root); err != nil {
+	if err := done.CheckPrivate(root); err != nil {
 		return nil, errors.Join(fmt.Errorf("open state folder %s: %w", dir, err), root.Close())
 	}
 	return root, nil
-}
-
-func checkPrivate(root *os.Root) error {
-	info, err := root.Stat(".")
-	if err != nil {
-		return err
-	}
-	if owner, known := info.Sys().(*syscall.Stat_t); known && int(owner.Uid) != os.Geteuid() {
-		return fmt.Errorf("it belongs to user %d", owner.Uid)
-	}
-	if info.Mode()&0o022 != 0 {
-		return errors.New("others can write to it: chmod go-w it")
-	}
-	return nil
 }
 
 // report says on standard error how a command ended, if it didn't end well.

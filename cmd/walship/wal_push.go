@@ -48,7 +48,8 @@ func (e *environment) pushWAL(c *cli.Context, path string) error {
 	}
 	memory := e.remember(s, settings)
 	defer memory.close()
-	if memory.taken(path, name) {
+	taken, known := memory.taken(path, name)
+	if taken {
 		return nil
 	}
 	debug.SetMemoryLimit(pushHeap)
@@ -68,8 +69,10 @@ func (e *environment) pushWAL(c *cli.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	if !remembered && memory.taken(path, name) { // it wasn't known before which repository it is
-		return nil
+	if !known { // before, which repository it is
+		if taken, _ = memory.taken(path, name); taken {
+			return nil
+		}
 	}
 	pushed, err := archive.Push(ctx, repository, path, o)
 	if err != nil && remembered && ctx.Err() == nil {
@@ -196,14 +199,15 @@ func (m *pushMemory) close() {
 	}
 }
 
-// taken tells whether an earlier push took the file along.
-func (m *pushMemory) taken(path string, name wal.FileName) bool {
+// taken tells whether an earlier push took the file along. It can't say yes
+// unless it is known which repository this is.
+func (m *pushMemory) taken(path string, name wal.FileName) (taken, known bool) {
 	info, known := m.info()
 	if !known || !m.done.Take(info.ID, path, name) {
-		return false
+		return false, known
 	}
 	m.e.logger().Debug("archived by an earlier call", "file", name.String())
-	return true
+	return true, true
 }
 
 func (m *pushMemory) info() (repo.Info, bool) {

@@ -9,8 +9,10 @@ package done
 
 import (
 	"bytes"
+	"errors"
 	"hash/fnv"
 	"io/fs"
+	"os"
 	"strconv"
 	"syscall"
 	"time"
@@ -62,6 +64,22 @@ func NewTarget(place string, systemID uint64) Digest {
 // the cluster in a data directory: an absolute path without symbolic links.
 func Folder(dataDirectory string) string {
 	return "done/" + strconv.FormatUint(uint64(digest([]string{dataDirectory})), 16)
+}
+
+// CheckPrivate returns an error if the folder isn't the caller's own, or others
+// can change it: then what is in it can't be relied on.
+func CheckPrivate(folder *os.Root) error {
+	info, err := folder.Stat(".")
+	if err != nil {
+		return err
+	}
+	if owner, known := info.Sys().(*syscall.Stat_t); known && int(owner.Uid) != os.Geteuid() {
+		return errors.New("it belongs to user " + strconv.FormatUint(uint64(owner.Uid), 10))
+	}
+	if info.Mode()&0o022 != 0 {
+		return errors.New("others can write to it: chmod go-w it")
+	}
+	return nil
 }
 
 // Identity tells one file, in one state, from another: PostgreSQL uses its

@@ -94,7 +94,7 @@ func take(folder, path string, call done.Digest, now time.Time) bool {
 		return false
 	}
 	defer root.Close()
-	if !private(root) {
+	if done.CheckPrivate(root) != nil {
 		return false
 	}
 	name := path[bytes.LastIndexByte([]byte(path), '/')+1:]
@@ -114,16 +114,6 @@ func take(folder, path string, call done.Digest, now time.Time) bool {
 	record, ok := done.Decode(data)
 	return ok && record.Call == call && record.Known(now) && record.Same(name, done.Identify(segment), now) &&
 		root.Remove(name) == nil
-}
-
-// private tells whether a folder is the caller's, and nobody else can change it.
-func private(root *os.Root) bool {
-	info, err := root.Stat(".")
-	if err != nil {
-		return false
-	}
-	owner, known := info.Sys().(*syscall.Stat_t)
-	return known && int(owner.Uid) == os.Geteuid() && info.Mode()&0o022 == 0
 }
 
 func hasPrefix(text, prefix string) bool {

@@ -20,7 +20,7 @@ import (
 // would make this package wait until libraries are initialised that take
 // milliseconds. To see the order: GODEBUG=inittrace=1 walship wal push PATH.
 func TestImports(t *testing.T) {
-	allowed := []string{"bytes", "hash/fnv", "io", "io/fs", "os", "strconv", "syscall", "time", "github.com/walship/walship/pkg/done"}
+	allowed := []string{"bytes", "errors", "hash/fnv", "io", "io/fs", "os", "strconv", "syscall", "time", "github.com/walship/walship/pkg/done"}
 	for _, file := range []string{"early.go", "settings.go", "../../../pkg/done/done.go"} {
 		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
 		if err != nil {
