@@ -106,13 +106,13 @@ func Push(ctx context.Context, d Deps, o Options) (*repo.Backup, error) {
 	}
 	defer r.close()
 	if err := r.checkPrimary(ctx); err != nil {
-		return nil, causeOf(ctx, err)
+		return nil, r.aborted(ctx, err)
 	}
 	if err := r.start(ctx); err != nil {
-		return nil, causeOf(ctx, err)
+		return nil, r.aborted(ctx, err)
 	}
 	if err := r.finish(ctx); err != nil {
-		return nil, fmt.Errorf("backup %s aborted, nothing of it will be listed: %w", r.record.ID, causeOf(ctx, err))
+		return nil, r.aborted(ctx, err)
 	}
 	return &r.record, nil
 }
@@ -304,6 +304,16 @@ func (r *run) describe(stopped postgres.BackupStop) error {
 		b.PagesBad, b.Degraded = r.pages.finish(b.StopLSN)
 	}
 	return nil
+}
+
+// aborted says why there is no backup, and once it has one its ID, under which the
+// log and the repository know it.
+func (r *run) aborted(ctx context.Context, err error) error {
+	err = causeOf(ctx, err)
+	if r.record.ID == "" {
+		return err
+	}
+	return fmt.Errorf("backup %s aborted, nothing of it will be listed: %w", r.record.ID, err)
 }
 
 // causeOf prefers the reason for which ctx ended to what came of that.

@@ -150,7 +150,7 @@ func (f *failing) Put(ctx context.Context, key string, body io.Reader) (storage.
 }
 
 func TestStorageFails(t *testing.T) { // faults 10 and 15
-	for _, part := range []string{"start.json", "000001.tar", "000002.tar", "backup_manifest", "/backups/", "configuration.tar"} {
+	for _, part := range []string{"start.json", "cluster.json", "000001.tar", "000002.tar", "backup_manifest", "/backups/", "configuration.tar"} {
 		for _, after := range []bool{false, true} {
 			t.Run(part, func(t *testing.T) {
 				s := newSite(t)
@@ -173,6 +173,8 @@ func TestStorageFails(t *testing.T) { // faults 10 and 15
 				}
 				if err == nil || !strings.Contains(err.Error(), "connection reset") {
 					t.Errorf("got %v, want the storage's error", err)
+				} else if named := strings.Contains(err.Error(), "backup 20261120T142500Z aborted"); named != (part != "start.json") {
+					t.Errorf("%v: names the backup: %t", err, named)
 				} else if strings.Count(err.Error(), "/parts/") > 1 {
 					t.Errorf("%v: names the object more than once", err)
 				}

@@ -57,13 +57,13 @@ func PushRemote(ctx context.Context, d Deps, o Options) (*repo.Backup, error) {
 	defer r.close()
 	x.openState(d)
 	if err := x.checkPrimary(ctx); err != nil {
-		return nil, causeOf(ctx, err)
+		return nil, r.aborted(ctx, err)
 	}
 	if err := x.start(ctx); err != nil {
-		return nil, causeOf(ctx, err)
+		return nil, r.aborted(ctx, err)
 	}
 	if err := x.finish(ctx); err != nil {
-		return nil, fmt.Errorf("backup %s aborted, nothing of it will be listed: %w", r.record.ID, causeOf(ctx, err))
+		return nil, r.aborted(ctx, err)
 	}
 	return &r.record, nil
 }
