@@ -26,6 +26,7 @@ const (
 	sys     = "golang.org/x/sys"
 	term    = "golang.org/x/term"
 	toml    = "github.com/pelletier/go-toml/v2"
+	xxhash  = "github.com/cespare/xxhash/v2"
 	xsync   = "golang.org/x/sync"
 	zstd    = "github.com/klauspost/compress"
 	scripts = "github.com/rogpeppe/go-internal"
@@ -48,7 +49,8 @@ var rules = map[string]rule{
 	"pkg/storage/mem":         {"storage", ""},
 	"pkg/storage/storagetest": {"storage", ""},
 	"pkg/crypto":              {"", age},
-	"pkg/compress":            {"", zstd},
+	"pkg/compress":            {"walzstd", zstd},
+	"pkg/walzstd":             {"", zstd + " " + xxhash},
 	"pkg/durable":             {"", sys},
 	"pkg/pgdata":              {"wal", sys},
 	"pkg/config":              {"", toml},

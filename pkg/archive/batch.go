@@ -19,9 +19,6 @@ const (
 	// batchMemory bounds, in bytes, what the segments of a batch hold in
 	// memory at a time.
 	batchMemory = 80 << 20
-	// hurryFrom is how many segments wait when it is more urgent to be through
-	// with them than to make them small.
-	hurryFrom = 8
 )
 
 // Batch says how a push of a segment takes along those that wait behind it.
@@ -84,7 +81,7 @@ type item struct {
 func newBatch(b *Batch, own *push, along []wal.FileName) *batch {
 	all := &batch{
 		Batch: b, size: own.header.PlainSize, memory: newBudget(batchMemory), slots: make(chan struct{}, 2*b.Concurrency+1),
-		pool: &packers{sealer: own.repository.Sealer, hurry: len(along) >= hurryFrom},
+		pool: &packers{sealer: own.repository.Sealer},
 	}
 	all.items = append(all.items, &item{push: own, prepared: make(chan struct{})})
 	o := own.o

@@ -11,8 +11,7 @@ import (
 // would take a good part of a push to allocate.
 type packers struct {
 	sealer     *object.Sealer
-	processors int  // that work at one object; 0: one
-	hurry      bool // many segments wait
+	processors int // that work at one object; 0: one
 
 	mu      sync.Mutex
 	idle    []*object.Packer
@@ -28,7 +27,7 @@ func (p *packers) get() (*object.Packer, error) {
 		idle.Reset()
 		return idle, nil
 	}
-	return p.sealer.NewPacker(p.processors, p.hurry)
+	return p.sealer.NewPacker(p.processors)
 }
 
 func (p *packers) put(idle *object.Packer) {

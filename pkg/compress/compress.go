@@ -6,7 +6,7 @@
 // follows the window and not the content. It also keeps the skippable frame
 // that carries a record in front of the data.
 //
-// It is the only importer of the zstd library.
+// Others import neither the zstd library nor pkg/walzstd, which compresses segments.
 package compress
 
 import (

@@ -30,10 +30,10 @@ func pieces(n, words int) []byte {
 	return data[:n]
 }
 
-func segmentFrame(t *testing.T, level compress.Level, processors int, hurry bool, data []byte) []byte {
+func segmentFrame(t *testing.T, level compress.Level, processors int, data []byte) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	w, err := compress.NewSegmentWriter(&b, level, processors, hurry)
+	w, err := compress.NewSegmentWriter(&b, level, processors)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,44 +49,25 @@ func segmentFrame(t *testing.T, level compress.Level, processors int, hurry bool
 	return b.Bytes()
 }
 
-// The other levels are one encoder as Fastest is, and slow under the race
-// detector; see TestToolReadsSegmentWriter.
+// Best is slow under the race detector; see TestToolReadsSegmentWriter.
 func TestSegmentWriter(t *testing.T) {
-	for i := range 4 {
-		level, hurry := []compress.Level{compress.Fastest, compress.Default}[i%2], i > 1
+	for _, level := range []compress.Level{compress.Fastest, compress.Default, compress.Better} {
 		for _, processors := range []int{0, 1, 3} { // 0 is 1
 			for _, size := range []int{0, 1, 256<<10 - 1, 256 << 10, 256<<10 + 1, 4 << 20} {
 				if size > 1<<20 && processors == 0 {
 					continue
 				}
 				data := pieces(size, 3000)
-				stored := segmentFrame(t, level, processors, hurry, data)
+				stored := segmentFrame(t, level, processors, data)
 				got, err := read(bytes.NewReader(stored))
 				if err != nil || !bytes.Equal(got, data) {
-					t.Errorf("%s, hurry %t, %d processors, %d bytes: %d come back, %v", level, hurry, processors, size, len(got), err)
+					t.Errorf("%s, %d processors, %d bytes: %d come back, %v", level, processors, size, len(got), err)
 				}
 			}
 		}
 	}
-	if _, err := compress.NewSegmentWriter(io.Discard, compress.Level(9), 1, false); err == nil {
+	if _, err := compress.NewSegmentWriter(io.Discard, compress.Level(9), 1); err == nil {
 		t.Error("NewSegmentWriter takes level 9")
-	}
-}
-
-// The Default level is that of Fastest where it gains nothing, and not where it
-// does.
-func TestSegmentChoice(t *testing.T) {
-	size := func(level compress.Level, data []byte) int { return len(segmentFrame(t, level, 1, false, data)) }
-	inHurry := func(level compress.Level, data []byte) int { return len(segmentFrame(t, level, 1, true, data)) }
-	even, far := pieces(4<<20, 20), pieces(4<<20, 6000)
-	if fastest, chosen := size(compress.Fastest, even), size(compress.Default, even); chosen != fastest {
-		t.Errorf("what the fastest encoder makes small is %d bytes with the default, %d with it", chosen, fastest)
-	}
-	if fastest, chosen := size(compress.Fastest, far), size(compress.Default, far); chosen > fastest*95/100 {
-		t.Errorf("what the fastest encoder makes large is %d bytes with the default, %d with it", chosen, fastest)
-	}
-	if fastest, hurried := size(compress.Fastest, far), inHurry(compress.Default, far); hurried != fastest {
-		t.Errorf("in a hurry the default makes %d bytes, and the fastest encoder %d", hurried, fastest)
 	}
 }
 
@@ -94,8 +75,8 @@ func TestSegmentWriterAgain(t *testing.T) {
 	for _, processors := range []int{1, 2} {
 		t.Run(fmt.Sprint(processors), func(t *testing.T) {
 			data := pieces(3<<20, 2000)
-			want := segmentFrame(t, compress.Default, processors, false, data)
-			w, err := compress.NewSegmentWriter(io.Discard, compress.Default, processors, false)
+			want := segmentFrame(t, compress.Default, processors, data)
+			w, err := compress.NewSegmentWriter(io.Discard, compress.Default, processors)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -24,15 +24,14 @@ type Packer struct {
 }
 
 // NewPacker returns a Packer of WAL segments, and of what goes with them, that
-// waits for the first one. It compresses on so many processors at once, and in a
-// hurry more quickly than well: see compress.SegmentWriter.
-func (s *Sealer) NewPacker(processors int, hurry bool) (*Packer, error) {
+// waits for the first one. It compresses on so many processors at once.
+func (s *Sealer) NewPacker(processors int) (*Packer, error) {
 	p := &Packer{sealer: s}
 	var err error
 	if p.hash, err = NewHash(Fastest()); err != nil {
 		return nil, fmt.Errorf("set up packing: %w", err)
 	}
-	if p.zstd, err = compress.NewSegmentWriter(&p.frame, s.Level, processors, hurry); err != nil {
+	if p.zstd, err = compress.NewSegmentWriter(&p.frame, s.Level, processors); err != nil {
 		return nil, err
 	}
 	return p, nil

@@ -9,7 +9,7 @@ import (
 
 func TestPacker(t *testing.T) {
 	for n, form := range forms(t) {
-		p, err := form.sealer.NewPacker(1+n%2, n%3 == 0)
+		p, err := form.sealer.NewPacker(1 + n%2)
 		if err != nil {
 			t.Fatal(err)
 		}
