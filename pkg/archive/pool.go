@@ -24,13 +24,13 @@ func (p *packers) get() (*object.Packer, error) {
 	if last := len(p.idle) - 1; last >= 0 {
 		idle := p.idle[last]
 		p.idle = p.idle[:last]
-		idle.Reset()
 		return idle, nil
 	}
 	return p.sealer.NewPacker(p.processors)
 }
 
 func (p *packers) put(idle *object.Packer) {
+	idle.Reset() // now, since nobody may take it again: its goroutines end
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.idle = append(p.idle, idle)

@@ -22,8 +22,7 @@ type SegmentWriter struct {
 	}
 }
 
-// NewSegmentWriter returns a SegmentWriter to w on so many processors, at least
-// one. It allocates some 3 MiB, one more for a second processor; for Best more
+// NewSegmentWriter returns a SegmentWriter to w on so many processors; 0 is one. It allocates some 3 MiB, one more for a second processor; for Best more
 // than 10 each.
 func NewSegmentWriter(w io.Writer, level Level, processors int) (*SegmentWriter, error) {
 	efforts := map[Level]walzstd.Effort{Fastest: walzstd.Quick, Default: walzstd.Normal, Better: walzstd.Thorough}

@@ -14,7 +14,7 @@ import (
 // memory, until the header is known. Its memory follows what the content
 // compresses to. Used again with Reset, it allocates little.
 //
-// A Packer that is given up needs no end.
+// With several processors, goroutines run until Close or Reset.
 type Packer struct {
 	sealer *Sealer
 	frame  pieces

@@ -57,10 +57,13 @@ func (b *block) add(buf []byte, from, at, end int, offset uint32) {
 // is, which would take the offset back that was there before.
 // It returns whether it did that.
 func (b *block) settle(content []byte) bool {
-	// The codes of a sequence take 26 bits at most and an offset 20; more than 15 literals
-	// and more than 34 bytes of a match take up to 16 further bits. The tables
-	// take less than 600 bytes.
-	most := len(b.literals) + len(b.literals)/8 + (len(content)-len(b.literals))/16 + (26*len(b.sequences)+20*b.offsets)/8 + 600
+	// The codes of a sequence take 26 bits at most and an offset of its own 20; the
+	// lengths take no more than 3 further bits for 32 literals, and 4 for 67
+	// bytes of matches. The tables and the rest take less than 200 bytes. More
+	// are asked for: then there are enough sequences that they take the four
+	// bytes that some decoders want to see behind the description of a table.
+	matches := len(content) - len(b.literals)
+	most := len(b.literals) + len(b.literals)/64 + matches/128 + (26*len(b.sequences)+20*b.offsets)/8 + 600
 	if most < len(content) || len(b.sequences) == 0 {
 		return false
 	}

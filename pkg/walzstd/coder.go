@@ -36,19 +36,20 @@ const (
 // code returns the block with its header, until the next call.
 func (c *coder) code(b *block) ([]byte, error) {
 	c.out = append(c.out[:0], 0, 0, 0)
-	kind := compressedBlock
+	form := compressedBlock
 	c.putLiterals(b.literals)
 	c.putSequences(b.sequences)
 	if len(c.out)-blockHeader >= b.size {
 		if len(b.sequences) > 0 {
 			// block.settle sees to it that this can't be.
-			return nil, fmt.Errorf("compress WAL: %d literals and %d sequences of %d bytes became larger", len(b.literals), len(b.sequences), b.size)
+			return nil, fmt.Errorf("compress WAL: %d literals and %d sequences of %d bytes became larger",
+				len(b.literals), len(b.sequences), b.size)
 		}
-		kind = rawBlock
+		form = rawBlock
 		c.out = append(c.out[:blockHeader], b.literals...)
 		c.forget = true
 	}
-	header := uint32(len(c.out)-blockHeader)<<3 | uint32(kind)<<1
+	header := uint32(len(c.out)-blockHeader)<<3 | uint32(form)<<1
 	if b.last {
 		header |= 1
 	}
@@ -67,7 +68,7 @@ const (
 // putLiterals writes the section of literals.
 func (c *coder) putLiterals(literals []byte) {
 	n := len(literals)
-	// One stream is all that up to 1,023 literals may be.
+	// What is said in 10 bits may be one stream only.
 	compress, format, width := huff0.Compress4X, 3, 18
 	switch {
 	case n < 1<<10:
@@ -85,12 +86,12 @@ func (c *coder) putLiterals(literals []byte) {
 	}
 	switch {
 	case err == nil:
-		kind := compressedLiterals
+		form := compressedLiterals
 		if known {
-			kind = treelessLiterals
+			form = treelessLiterals
 		}
 		c.forget = false
-		c.putNumber(uint64(kind|format<<2)|uint64(n)<<4|uint64(len(coded))<<(4+width), (4+2*width)/8)
+		c.putNumber(uint64(form|format<<2)|uint64(n)<<4|uint64(len(coded))<<(4+width), (4+2*width)/8)
 		c.out = append(c.out, coded...)
 	case errors.Is(err, huff0.ErrUseRLE):
 		c.putNumber(uint64(repeatedLiteral|3<<2)|uint64(n)<<4, 3)

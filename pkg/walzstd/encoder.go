@@ -44,8 +44,9 @@ type Encoder struct {
 	search search
 	coder  coder
 	sum    *xxhash.Digest
-	begun  bool
 	block  *block
+	begun  bool
+	err    error // of dst; nothing is of use until Reset
 
 	// With two processors:
 	second *block
@@ -54,8 +55,8 @@ type Encoder struct {
 	ended  chan error
 }
 
-// NewEncoder returns an Encoder to w. It allocates 3 MiB, one more for a second
-// processor; more than two are of no use.
+// NewEncoder returns an Encoder to w. It allocates 3 MiB, for a second
+// processor nearly one more; further ones are of no use.
 func NewEncoder(w io.Writer, effort Effort, processors int) *Encoder {
 	e := &Encoder{sum: xxhash.New(), block: newBlock()}
 	if processors > 1 {
@@ -71,21 +72,21 @@ func NewEncoder(w io.Writer, effort Effort, processors int) *Encoder {
 // is written any more when it returns.
 func (e *Encoder) Reset(w io.Writer) {
 	_ = e.wait() // of a frame that is given up
-	e.dst, e.begun = w, false
+	e.dst, e.begun, e.err = w, false, nil
 	e.search.reset()
 	e.coder.reset()
 	e.sum.Reset()
 }
 
 // Write compresses p. What it makes of it may reach the underlying writer only
-// with Close, which then returns that one's error. After an error, and after Close, only Reset is
-// of use.
+// with Close. An error of that one is returned then at the latest, and after it only
+// Reset is of use, as after Close.
 func (e *Encoder) Write(p []byte) (int, error) {
 	written := 0
 	for len(p) > 0 {
 		if e.search.full() {
-			if err := e.encode(false); err != nil {
-				return written, err
+			if e.encode(false); e.err != nil {
+				return written, e.err
 			}
 		}
 		n := e.search.take(p)
@@ -98,38 +99,42 @@ func (e *Encoder) Write(p []byte) (int, error) {
 
 // Close ends the frame. It doesn't close the underlying writer.
 func (e *Encoder) Close() error {
-	err := e.encode(true)
-	if failed := e.wait(); err == nil {
-		err = failed
+	e.encode(true)
+	if err := e.wait(); e.err == nil {
+		e.err = err
 	}
-	if err != nil {
-		return err
-	}
-	_, err = e.dst.Write(binary.LittleEndian.AppendUint32(nil, uint32(e.sum.Sum64())))
-	return err
+	e.write(binary.LittleEndian.AppendUint32(nil, uint32(e.sum.Sum64())))
+	return e.err
 }
 
 // encode compresses the block that was taken.
-func (e *Encoder) encode(last bool) error {
+func (e *Encoder) encode(last bool) {
 	if !e.begun {
 		e.begun = true
 		// The magic number; with a checksum, without a dictionary and the content's
 		// size; the window.
-		if _, err := e.dst.Write([]byte{0x28, 0xb5, 0x2f, 0xfd, 0x04, (windowLog - 10) << 3}); err != nil {
-			return err
+		e.write([]byte{0x28, 0xb5, 0x2f, 0xfd, 0x04, (windowLog - 10) << 3})
+	}
+	switch {
+	case e.err != nil:
+	case e.second == nil:
+		e.search.fill(e.block, last)
+		e.err = e.put(e.block)
+	default:
+		if e.found == nil {
+			e.start()
 		}
+		b := <-e.coded
+		e.search.fill(b, last)
+		e.found <- b
 	}
-	if e.second == nil {
-		e.search.block(e.block, last)
-		return e.put(e.block)
+}
+
+// write writes what isn't a block, unless something has failed.
+func (e *Encoder) write(p []byte) {
+	if e.err == nil {
+		_, e.err = e.dst.Write(p)
 	}
-	if e.found == nil {
-		e.start()
-	}
-	b := <-e.coded
-	e.search.block(b, last)
-	e.found <- b
-	return nil
 }
 
 // start starts the goroutine that codes blocks.

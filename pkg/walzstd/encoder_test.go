@@ -192,21 +192,20 @@ func TestSizes(t *testing.T) {
 // An Encoder that was used before, and given up anywhere, makes what a new one makes.
 func TestReset(t *testing.T) {
 	data := content(nil, 7*blockSize+100)
-	for _, processors := range []int{1, 2} {
-		t.Run(fmt.Sprint(processors), func(t *testing.T) {
-			want := encode(t, NewEncoder(io.Discard, Normal, 1), data)
-			e := NewEncoder(io.Discard, Normal, processors)
+	for i := range 2 * len(efforts) {
+		effort, processors := efforts[i/2], 1+i%2
+		t.Run(fmt.Sprint(effort, processors), func(t *testing.T) {
+			want := encode(t, NewEncoder(io.Discard, effort, 1), data)
+			e := NewEncoder(io.Discard, effort, processors)
 			for _, size := range []int{0, 1, blockSize, blockSize + 1, len(data)} {
 				for _, end := range []bool{false, true} {
-					var before bytes.Buffer
-					e.Reset(&before)
-					if _, err := e.Write(content([]byte{0x0f, 0x3f, 0x6f}, size)); err != nil {
-						t.Fatal(err)
-					}
+					e.Reset(io.Discard)
+					_, err := e.Write(content([]byte{0x0f, 0x3f, 0x6f}, size))
 					if end {
-						if err := e.Close(); err != nil {
-							t.Fatal(err)
-						}
+						err = errors.Join(err, e.Close())
+					}
+					if err != nil {
+						t.Fatal(err)
 					}
 					if !bytes.Equal(encode(t, e, data), want) {
 						t.Errorf("after %d bytes, ended: %t, an Encoder makes another frame", size, end)

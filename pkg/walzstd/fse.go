@@ -46,7 +46,7 @@ func (t *table) build(maxLog int) {
 		t.codes[t.last] = transition{}
 		return
 	}
-	// Two bits less than the numbers have, and at least two states for each code.
+	// A quarter of the numbers, rounded down to a power of two; and more states than codes.
 	log := max(min(bits.Len32(total-1)-3, maxLog), bits.Len(uint(different)), minLog)
 	t.log = uint8(log)
 	t.share(total)

@@ -21,8 +21,8 @@ const (
 	alike = 128
 )
 
-// kind has the positions of the last records of a kind, the last one first.
-type kind [3]uint32
+// recordKind has the positions of the last records of a kind, the last one first.
+type recordKind [3]uint32
 
 // page looks for repetitions in a page. That it is one of WAL is a guess.
 func (s *search) page(b *block, page, end int) {
@@ -96,7 +96,7 @@ func (s *search) record(b *block, at, next, end int) {
 
 // best returns which of the records of a kind has most in common with the one
 // at a place.
-func (s *search) best(known *kind, at int) int {
+func (s *search) best(known *recordKind, at int) int {
 	best, most := -1, -1
 	for _, position := range known {
 		before := int(position) - s.base

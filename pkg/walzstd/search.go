@@ -27,8 +27,8 @@ type search struct {
 	base int    // the position of buf[0] in the content; a multiple of a page
 
 	// What is remembered are positions in the content; 0 says nothing.
-	places  [1 << hashLog]uint32 // by a hash of the first 6 bytes
-	records [1 << recordLog]kind // by a hash of what makes records resemble each other
+	places  [1 << hashLog]uint32       // by a hash of the first 6 bytes
+	records [1 << recordLog]recordKind // by a hash of what makes records resemble each other
 
 	low    int // the first place in buf that may be referred to
 	anchor int // the first place in buf behind the last sequence
@@ -77,9 +77,10 @@ func (s *search) take(p []byte) int {
 	return n
 }
 
-// block makes a block of what was taken.
-func (s *search) block(b *block, last bool) {
+// fill makes a block of what was taken.
+func (s *search) fill(b *block, last bool) {
 	start, end, before := s.done, s.used, s.offset
+	clear(s.buf[end : end+slack]) // which is looked at: a frame follows from its content alone
 	b.literals, b.sequences = b.literals[:0], b.sequences[:0]
 	b.offsets, b.size, b.last = 0, end-start, last
 	s.low, s.anchor = max(0, end-Window), start
@@ -144,9 +145,8 @@ func (s *search) follow(b *block, from, offset, to, gap, last, end int) {
 	most := end // literals before the first one
 	for {
 		same := equal64(buf[from:], buf[from-offset:])
-		if n := last - from; n < 64 {
-			same &= 1<<uint(n) - 1
-		}
+		n := min(last-from, 64)
+		same &= 1<<uint(n) - 1
 		for runs := same & (same >> 1) & (same >> 2) & (same >> s.run); runs != 0; {
 			first := bits.TrailingZeros64(runs)
 			at := from + first
@@ -156,7 +156,7 @@ func (s *search) follow(b *block, from, offset, to, gap, last, end int) {
 			length := bits.TrailingZeros64(^(same >> uint(first)))
 			runs &= ^uint64(0) << uint(first+length)
 			after := at + length
-			if first+length == 64 {
+			if first+length == n {
 				after = extend(buf, after, offset, end)
 			}
 			value := uint32(1)

@@ -12,9 +12,9 @@ type packed struct {
 	codes uint32 // from the lowest byte on: of the literals, the match, the offset; and how many bits
 }
 
-// code is a code of a length, RFC 8878, 3.1.1.3.2.1.1: the first length that has
+// lengthCode is a code of a length, RFC 8878, 3.1.1.3.2.1.1: the first length that has
 // it, and how many bits tell which one it is.
-type code struct {
+type lengthCode struct {
 	first, bits uint32
 }
 
@@ -22,25 +22,25 @@ type code struct {
 const smallLength = 128
 
 var (
-	literalsCodes = codes([64]uint8{16: 1, 17: 1, 18: 1, 19: 1, 20: 2, 21: 2, 22: 3, 23: 3, 24: 4, 25: 6, 26: 7, 27: 8, 28: 9, 29: 10,
+	literalsCodes = lengthCodes([64]uint8{16: 1, 17: 1, 18: 1, 19: 1, 20: 2, 21: 2, 22: 3, 23: 3, 24: 4, 25: 6, 26: 7, 27: 8, 28: 9, 29: 10,
 		30: 11, 31: 12, 32: 13, 33: 14, 34: 15, 35: 16})
 	// The codes of matches count from the shortest one.
-	matchCodes = codes([64]uint8{32: 1, 33: 1, 34: 1, 35: 1, 36: 2, 37: 2, 38: 3, 39: 3, 40: 4, 41: 4, 42: 5, 43: 7, 44: 8, 45: 9,
+	matchCodes = lengthCodes([64]uint8{32: 1, 33: 1, 34: 1, 35: 1, 36: 2, 37: 2, 38: 3, 39: 3, 40: 4, 41: 4, 42: 5, 43: 7, 44: 8, 45: 9,
 		46: 10, 47: 11, 48: 12, 49: 13, 50: 14, 51: 15, 52: 16})
 	smallLiterals = smallCodes(&literalsCodes)
 	smallMatches  = smallCodes(&matchCodes)
 )
 
-func codes(bits [64]uint8) (all [64]code) {
+func lengthCodes(bits [64]uint8) (all [64]lengthCode) {
 	first := uint32(0)
 	for i := range all {
-		all[i] = code{first, uint32(bits[i])}
+		all[i] = lengthCode{first, uint32(bits[i])}
 		first += 1 << bits[i]
 	}
 	return all
 }
 
-func smallCodes(all *[64]code) (small [smallLength]uint8) {
+func smallCodes(all *[64]lengthCode) (small [smallLength]uint8) {
 	at := uint8(0)
 	for length := range small {
 		for all[at+1].first <= uint32(length) {
