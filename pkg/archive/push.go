@@ -388,7 +388,9 @@ func (p *push) body() body {
 }
 
 func (p *push) sealTo(w io.Writer) error {
-	seal, err := p.repository.Sealer.Seal(w, p.header)
+	of := p.repository.Sealer
+	sealer := &object.Sealer{Repository: of.Repository, Recipients: of.Recipients, Level: of.Level, Segments: true}
+	seal, err := sealer.Seal(w, p.header)
 	if err != nil {
 		return err
 	}

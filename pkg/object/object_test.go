@@ -33,6 +33,7 @@ func forms(t testing.TB) []form {
 	return []form{
 		{"plain", &object.Sealer{Repository: repository}, &object.Opener{Repository: repository}},
 		{"classic", &object.Sealer{Repository: repository, Recipients: classic}, &object.Opener{Repository: repository, Encrypted: true, Identities: classicIDs}},
+		{"segments", &object.Sealer{Repository: repository, Recipients: classic, Segments: true}, &object.Opener{Repository: repository, Encrypted: true, Identities: classicIDs}},
 		{"post-quantum", &object.Sealer{Repository: repository, Recipients: hybrid}, &object.Opener{Repository: repository, Encrypted: true, Identities: hybridIDs}},
 	}
 }

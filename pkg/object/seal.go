@@ -22,12 +22,14 @@ type Sealer struct {
 	// Window bounds the window of what is compressed, in bytes, and with it
 	// the memory that this takes; 0 is the level's own.
 	Window int
+	// Segments says that what is compressed are WAL segments, as Packers do it.
+	Segments bool
 
 	mu sync.Mutex
 	// idle are compressors to use again: to allocate one takes a quarter of the
 	// time to compress a segment. There are never more of them than were in use
 	// at once, where a sync.Pool may not find what another processor gave back.
-	idle []*compress.Writer
+	idle []compressor
 }
 
 // Suffix returns what the keys of the objects end in: which commands open them.
@@ -59,7 +61,7 @@ type Writer struct {
 	header    Header
 	stored    *meter
 	encrypted io.WriteCloser // nil when it isn't
-	zstd      *compress.Writer
+	zstd      compressor
 	hash      hash.Hash
 	size      int64
 	err       error
@@ -113,7 +115,13 @@ func (s *Sealer) record(h Header) ([]byte, error) {
 	return record, nil
 }
 
-func (s *Sealer) compressor(dst io.Writer) (*compress.Writer, error) {
+// compressor compresses one object after the other.
+type compressor interface {
+	io.WriteCloser
+	Reset(io.Writer)
+}
+
+func (s *Sealer) compressor(dst io.Writer) (compressor, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if last := len(s.idle) - 1; last >= 0 {
@@ -122,14 +130,17 @@ func (s *Sealer) compressor(dst io.Writer) (*compress.Writer, error) {
 		w.Reset(dst)
 		return w, nil
 	}
-	if s.Window > 0 {
+	switch {
+	case s.Segments:
+		return compress.NewSegmentWriter(dst, s.Level, 1)
+	case s.Window > 0:
 		return compress.NewNarrowWriter(dst, s.Level, s.Window)
 	}
 	return compress.NewWriter(dst, s.Level)
 }
 
 // release keeps a compressor for the next object.
-func (s *Sealer) release(w *compress.Writer) {
+func (s *Sealer) release(w compressor) {
 	w.Reset(nil)
 	s.mu.Lock()
 	defer s.mu.Unlock()
