@@ -19,6 +19,9 @@ const (
 	// alike is how many bytes of a record are compared with another one. What follows
 	// in a longer one is a page image most often.
 	alike = 128
+	// distant is how many bytes may differ in records of a kind before what they have is
+	// looked for elsewhere.
+	distant = 12
 )
 
 // recordKind has the positions of the last records of a kind, the last one first.
@@ -28,7 +31,7 @@ type recordKind [3]uint32
 func (s *search) page(b *block, page, end int) {
 	pageEnd := min(page+pageSize, end)
 	at := min(s.firstRecord(page), pageEnd)
-	s.between(b, page, at, end)
+	s.between(b, page, at, alignment, end)
 	for at+recordHeader+16 <= pageEnd {
 		length := load32(s.buf, at)
 		if length < recordHeader {
@@ -41,7 +44,7 @@ func (s *search) page(b *block, page, end int) {
 		s.record(b, at, next, end)
 		at = next
 	}
-	s.between(b, at, pageEnd, end)
+	s.between(b, at, pageEnd, alignment, end)
 }
 
 // firstRecord is where the first record begins whose header stands on a page.
@@ -76,7 +79,7 @@ func (s *search) record(b *block, at, next, end int) {
 	}
 	known[0] = uint32(at + s.base)
 	if before < low+8 {
-		s.between(b, at, next, end)
+		s.between(b, at, next, alignment, end)
 		return
 	}
 	offset := at - before
@@ -86,11 +89,16 @@ func (s *search) record(b *block, at, next, end int) {
 		offset = s.offset
 	}
 	to := min(next, at+alike)
-	if from := max(at, s.anchor); from < to {
-		s.follow(b, from, offset, to, blockSize, to, end)
+	for from := max(at, s.anchor); from < to; from = max(from, s.anchor) {
+		s.follow(b, from, offset, to, distant, to, end)
+		if s.anchor+distant >= to {
+			break
+		}
+		from = min(max(from, s.anchor)+2*distant, to)
+		s.between(b, s.anchor, from, 1, end)
 	}
 	if next > to {
-		s.between(b, to, next, end)
+		s.between(b, to, next, alignment, end)
 	}
 }
 

@@ -95,10 +95,10 @@ func (s *search) fill(b *block, last bool) {
 }
 
 // between looks for repetitions from one place to another.
-func (s *search) between(b *block, from, to, end int) {
+func (s *search) between(b *block, from, to, step, end int) {
 	buf, low, base := s.buf, s.low, s.base
 	to = min(to, end-16)
-	at := alignUp(max(from, s.anchor, 8), alignment)
+	at := alignUp(max(from, s.anchor, 8), step)
 	for at < to {
 		here := load64(buf, at)
 		place := &s.places[hash6(here)]
@@ -110,10 +110,10 @@ func (s *search) between(b *block, from, to, end int) {
 		} else if first := s.repeats(here, at); first > s.anchor {
 			s.follow(b, first, s.offset, to, nearby, end, end)
 		} else {
-			at += alignment + (at-s.anchor)>>6&^(alignment-1) // less often where nothing repeats
+			at += step + (at-s.anchor)>>6&^(step-1) // less often where nothing repeats
 			continue
 		}
-		at = alignUp(s.anchor, alignment)
+		at = alignUp(s.anchor, step)
 	}
 }
 
