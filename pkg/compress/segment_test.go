@@ -71,6 +71,24 @@ func TestSegmentWriter(t *testing.T) {
 	}
 }
 
+// Best is the stronger encoder of the two.
+func TestSegmentBest(t *testing.T) {
+	for name, test := range map[string]struct {
+		data    []byte
+		smaller bool // by the library's encoder
+	}{
+		"words": {pieces(3<<20, 9000), true},
+		"noise": {pieces(3<<20, 200_000), false},
+		"short": {pieces(1000, 20), false},
+	} {
+		best := len(segmentFrame(t, compress.Best, 1, test.data))
+		better := len(segmentFrame(t, compress.Better, 1, test.data))
+		if best > better || test.smaller && best > better/2 {
+			t.Errorf("%s: best makes %d bytes, better %d", name, best, better)
+		}
+	}
+}
+
 func TestSegmentWriterAgain(t *testing.T) {
 	for _, processors := range []int{1, 2} {
 		t.Run(fmt.Sprint(processors), func(t *testing.T) {

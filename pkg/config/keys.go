@@ -64,7 +64,7 @@ func Keys() []Key {
 		},
 		{
 			Name: "compression.level", Default: "default",
-			Doc:   "How hard zstd tries: fastest, default, better or best.",
+			Doc:   "How hard zstd tries: fastest, default, better or best. For WAL the first two are the same.",
 			field: func(c *Config) any { return &c.Compression.Level },
 			check: oneOf("fastest", "default", "better", "best"),
 		},

@@ -18,11 +18,9 @@ import (
 // Effort says how much time is spent to make the output smaller.
 type Effort int
 
-// The efforts. Quick leaves repetitions of three bytes alone; Thorough compares
-// a record with three of its kind.
+// The efforts. Thorough compares a record with three of its kind, not with one.
 const (
 	Normal Effort = iota
-	Quick
 	Thorough
 )
 

@@ -12,7 +12,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-var efforts = []Effort{Quick, Normal, Thorough}
+var efforts = []Effort{Normal, Thorough}
 
 // encode compresses the parts one after the other with one write each.
 func encode(t testing.TB, e *Encoder, parts ...[]byte) []byte {

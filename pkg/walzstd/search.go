@@ -34,16 +34,11 @@ type search struct {
 	anchor int // the first place in buf behind the last sequence
 	offset int // of the last sequence
 
-	run  uint // how many bytes more than the first have to be the same, at a distance that is known
-	deep bool // all places of a kind are looked at
+	deep bool // all records of a kind are looked at
 }
 
 func (s *search) init(effort Effort) {
 	s.buf = make([]byte, bufferSize+slack)
-	s.run = minMatch - 1
-	if effort == Quick {
-		s.run = minMatch
-	}
 	s.deep = effort == Thorough
 }
 
@@ -147,7 +142,7 @@ func (s *search) follow(b *block, from, offset, to, gap, last, end int) {
 		same := equal64(buf[from:], buf[from-offset:])
 		n := min(last-from, 64)
 		same &= 1<<uint(n) - 1
-		for runs := same & (same >> 1) & (same >> 2) & (same >> s.run); runs != 0; {
+		for runs := same & (same >> 1) & (same >> 2); runs != 0; {
 			first := bits.TrailingZeros64(runs)
 			at := from + first
 			if at-anchor > most {
