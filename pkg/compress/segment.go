@@ -1,11 +1,8 @@
 package compress
 
 import (
-	"bytes"
 	"fmt"
 	"io"
-
-	"github.com/klauspost/compress/zstd"
 
 	"github.com/walship/walship/pkg/walzstd"
 )
@@ -15,10 +12,10 @@ const sampleSize = 1 << 20
 
 // SegmentWriter compresses WAL segments as Writer does other content, with what
 // suits WAL, walzstd: Fastest and Default are the same, Better and Best try
-// harder. Best compresses the beginning of each segment with the library's strongest encoder, too, and goes
-// on with the one that made it smaller.
+// harder. Best compresses the beginning of each segment with the library's strongest
+// encoder, too, and goes on with the one that made it smaller.
 //
-// More processors than one make it quicker, and then goroutines run until Close
+// A second processor makes walzstd quicker, and then a goroutine runs until Close
 // or Reset.
 type SegmentWriter struct {
 	dst       io.Writer
@@ -34,7 +31,7 @@ type encoder interface {
 }
 
 // NewSegmentWriter returns a SegmentWriter to w on so many processors; 0 is one. It
-// allocates some 3 MiB, one more for a second processor; for Best more than 10 each.
+// allocates some 3 MiB, one more for a second processor; for Best 40 more.
 func NewSegmentWriter(w io.Writer, level Level, processors int) (*SegmentWriter, error) {
 	effort := walzstd.Normal
 	s := &SegmentWriter{}
@@ -43,12 +40,12 @@ func NewSegmentWriter(w io.Writer, level Level, processors int) (*SegmentWriter,
 	case Better:
 		effort = walzstd.Thorough
 	default:
-		strongest, err := newEncoder(level, walzstd.Window, max(processors, 1))
+		strongest, err := newEncoder(level, walzstd.Window, 1) // several would take 34 MiB each
 		if err != nil {
 			return nil, err
 		}
 		effort = walzstd.Thorough
-		s.strongest = waiting{strongest}
+		s.strongest = strongest
 		s.sample = make([]byte, 0, sampleSize)
 	}
 	s.wal = walzstd.NewEncoder(w, effort, processors)
@@ -102,15 +99,15 @@ func (s *SegmentWriter) Close() error {
 func (s *SegmentWriter) choose() error {
 	sizes := [2]int{}
 	for i, e := range []encoder{s.wal, s.strongest} {
-		var out bytes.Buffer
-		e.Reset(&out)
+		var size counter
+		e.Reset(&size)
 		if _, err := e.Write(s.sample); err != nil {
 			return fmt.Errorf("compress a sample: %w", err)
 		}
 		if err := e.Close(); err != nil {
 			return fmt.Errorf("compress a sample: %w", err)
 		}
-		sizes[i] = out.Len()
+		sizes[i] = int(size)
 	}
 	s.chosen = s.wal
 	if sizes[1] < sizes[0] {
@@ -121,11 +118,10 @@ func (s *SegmentWriter) choose() error {
 	return err
 }
 
-// waiting is an Encoder whose Reset waits for its goroutines before it takes the
-// new destination.
-type waiting struct{ *zstd.Encoder }
+// counter counts what is written to it.
+type counter int
 
-func (w waiting) Reset(dst io.Writer) {
-	w.Encoder.Reset(nil)
-	w.Encoder.Reset(dst)
+func (c *counter) Write(p []byte) (int, error) {
+	*c += counter(len(p))
+	return len(p), nil
 }

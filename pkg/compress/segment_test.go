@@ -53,7 +53,7 @@ func segmentFrame(t *testing.T, level compress.Level, processors int, data []byt
 func TestSegmentWriter(t *testing.T) {
 	for _, level := range []compress.Level{compress.Fastest, compress.Default, compress.Better} {
 		for _, processors := range []int{0, 1, 3} { // 0 is 1
-			for _, size := range []int{0, 1, 256<<10 - 1, 256 << 10, 256<<10 + 1, 4 << 20} {
+			for _, size := range []int{0, 1, 128<<10 - 1, 128 << 10, 128<<10 + 1, 4 << 20} {
 				if size > 1<<20 && processors == 0 {
 					continue
 				}
@@ -77,11 +77,17 @@ func TestSegmentBest(t *testing.T) {
 		data    []byte
 		smaller bool // by the library's encoder
 	}{
-		"words": {pieces(3<<20, 9000), true},
-		"noise": {pieces(3<<20, 200_000), false},
-		"short": {pieces(1000, 20), false},
+		"words":  {pieces(3<<20, 9000), true},
+		"noise":  {pieces(3<<20, 200_000), false},
+		"sample": {pieces(1<<20, 20), false},
+		"short":  {pieces(1000, 20), false},
+		"empty":  {nil, false},
 	} {
-		best := len(segmentFrame(t, compress.Best, 1, test.data))
+		stored := segmentFrame(t, compress.Best, 1, test.data)
+		best := len(stored)
+		if got, err := read(bytes.NewReader(stored)); err != nil || !bytes.Equal(got, test.data) {
+			t.Errorf("%s: other bytes come back (%v)", name, err)
+		}
 		better := len(segmentFrame(t, compress.Better, 1, test.data))
 		if best > better || test.smaller && best > better/2 {
 			t.Errorf("%s: best makes %d bytes, better %d", name, best, better)

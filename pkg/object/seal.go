@@ -22,7 +22,8 @@ type Sealer struct {
 	// Window bounds the window of what is compressed, in bytes, and with it
 	// the memory that this takes; 0 is the level's own.
 	Window int
-	// Segments says that what is compressed are WAL segments, as Packers do it.
+	// Segments says that what is compressed are WAL segments, as Packers do it; Window
+	// is of no account then.
 	Segments bool
 
 	mu sync.Mutex

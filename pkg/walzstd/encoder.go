@@ -1,8 +1,8 @@
 // Package walzstd compresses PostgreSQL's write-ahead log into zstd frames (RFC
 // 8878), which every zstd decoder opens.
 //
-// It knows what WAL looks like, and so is quicker and makes it smaller than an
-// encoder that doesn't: a record resembles the last one of its kind, so the two
+// It knows what WAL looks like, and so is quicker and makes most of it smaller than
+// an encoder that doesn't: a record resembles the last one of its kind, so the two
 // are compared byte by byte at one distance; and what repeats elsewhere, in page
 // images for instance, does so where PostgreSQL aligns it. Any other content is
 // compressed as well, only not so well.

@@ -62,7 +62,8 @@ func (s *search) firstRecord(page int) int {
 
 // record compares a record with the last one of its kind: of the same length,
 // resource manager and operation, with the same 8 bytes where the first block's
-// database and relation stand, if it has one.
+// database and relation stand, if it has one. What differs over some length is looked
+// for elsewhere, at every byte: a value may stand in records of other kinds, too.
 func (s *search) record(b *block, at, next, end int) {
 	if next <= s.anchor {
 		return
@@ -94,8 +95,9 @@ func (s *search) record(b *block, at, next, end int) {
 		if s.anchor+distant >= to {
 			break
 		}
-		from = min(max(from, s.anchor)+2*distant, to)
-		s.between(b, s.anchor, from, 1, end)
+		differs := max(from, s.anchor)
+		from = min(differs+2*distant, to)
+		s.between(b, differs, from, 1, end)
 	}
 	if next > to {
 		s.between(b, to, next, alignment, end)

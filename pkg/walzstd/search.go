@@ -7,9 +7,9 @@ const (
 	bufferSize = Window + 4*blockSize
 	// maxBase is the position in the content up to which places are remembered.
 	maxBase = 1 << 30
-	// alignment is how places are aligned, in bytes, at which a repetition is
-	// looked for: PostgreSQL aligns to 4 and 8. What is found there is followed
-	// backward, too.
+	// alignment is how places outside of records are aligned, in bytes, at which a
+	// repetition is looked for: PostgreSQL aligns to 4 and 8. What is found there is
+	// followed backward, too.
 	alignment = 4
 	// nearby is how many bytes may differ before the next repetition at the same
 	// distance is taken without a look elsewhere; many of PostgreSQL's fields are
@@ -89,7 +89,7 @@ func (s *search) fill(b *block, last bool) {
 	s.done = end
 }
 
-// between looks for repetitions from one place to another.
+// between looks for repetitions from one place to another, at each that is a multiple of step.
 func (s *search) between(b *block, from, to, step, end int) {
 	buf, low, base := s.buf, s.low, s.base
 	to = min(to, end-16)

@@ -46,8 +46,15 @@ func newCounter(t *testing.T, server *s3test.Server) (*counter, *s3test.Server) 
 		r.SetURL(target)
 		r.Out.Host = r.In.Host // which is signed
 	}}
+	// The server may refuse an upload and close the connection while the proxy still
+	// sends: its answer is lost then, and the client has to send the same again.
+	proxy.ErrorHandler = func(w http.ResponseWriter, r *http.Request, err error) {
+		t.Logf("%s %s: %v", r.Method, r.URL.Path, err)
+		c.count(r, -1)
+		w.WriteHeader(http.StatusBadGateway)
+	}
 	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c.count(r)
+		c.count(r, 1)
 		// A server that refuses an upload may do so before it has read all of
 		// it. The proxy would make an error of its own of that.
 		body, err := io.ReadAll(r.Body)
@@ -64,7 +71,8 @@ func newCounter(t *testing.T, server *s3test.Server) (*counter, *s3test.Server) 
 	return c, &through
 }
 
-func (c *counter) count(r *http.Request) {
+// count adds n to what is counted of such requests.
+func (c *counter) count(r *http.Request, n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	name, suffix, _ := strings.Cut(path.Base(r.URL.Path), ".")
@@ -74,7 +82,7 @@ func (c *counter) count(r *http.Request) {
 	case !strings.Contains(r.URL.Path, "/wal/"), strings.HasPrefix(suffix, "history"):
 		name = path.Base(r.URL.Path)
 	}
-	c.gets[name]++
+	c.gets[name] += n
 }
 
 func (c *counter) reset() {
