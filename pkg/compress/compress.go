@@ -77,7 +77,7 @@ func NewWriter(w io.Writer, level Level) (*Writer, error) {
 // NewNarrowWriter is NewWriter with a window of at most so many bytes, for a
 // stream that is like itself over short distances.
 func NewNarrowWriter(w io.Writer, level Level, window int) (*Writer, error) {
-	enc, err := newEncoder(level, window, 1)
+	enc, err := newEncoder(level, window)
 	if err != nil {
 		return nil, err
 	}
@@ -85,8 +85,9 @@ func NewNarrowWriter(w io.Writer, level Level, window int) (*Writer, error) {
 	return &Writer{enc}, nil
 }
 
-// newEncoder makes an encoder with a window of at most so many bytes.
-func newEncoder(level Level, window, processors int) (*zstd.Encoder, error) {
+// newEncoder makes an encoder with a window of at most so many bytes, for one
+// processor: with several, an encoder of Best would take 34 MiB for each.
+func newEncoder(level Level, window int) (*zstd.Encoder, error) {
 	if level < 0 || int(level) >= len(levels) {
 		return nil, fmt.Errorf("unknown compression level %d", int(level))
 	}
@@ -95,8 +96,7 @@ func newEncoder(level Level, window, processors int) (*zstd.Encoder, error) {
 		// of 128 KiB take less time and no more room.
 		zstd.WithWindowSize(min(levels[level].window, window)),
 		zstd.WithEncoderLevel(levels[level].level),
-		zstd.WithEncoderConcurrency(processors),
-		zstd.WithConcurrentBlocks(processors > 1),
+		zstd.WithEncoderConcurrency(1),
 		zstd.WithEncoderCRC(true),
 		zstd.WithZeroFrames(true),
 	)

@@ -40,7 +40,7 @@ func NewSegmentWriter(w io.Writer, level Level, processors int) (*SegmentWriter,
 	case Better:
 		effort = walzstd.Thorough
 	default:
-		strongest, err := newEncoder(level, walzstd.Window, 1) // several would take 34 MiB each
+		strongest, err := newEncoder(level, walzstd.Window)
 		if err != nil {
 			return nil, err
 		}

@@ -21,8 +21,8 @@ type sequence struct {
 
 const (
 	minMatch = 3
-	// slack is how many bytes may be read and written behind what counts, so that short runs
-	// are copied and compared without a look at their lengths.
+	// slack is how many bytes may be read and written behind what counts, so that
+	// short runs are copied and compared without a look at their lengths.
 	slack = 128
 )
 
@@ -41,8 +41,8 @@ func (b *block) add(buf []byte, from, at, end int, offset uint32) {
 	b.literals = b.literals[:n+length]
 	if length <= 16 {
 		to := b.literals[n : n+16 : cap(b.literals)]
-		binary.LittleEndian.PutUint64(to, binary.LittleEndian.Uint64(buf[from:]))
-		binary.LittleEndian.PutUint64(to[8:], binary.LittleEndian.Uint64(buf[from+8:]))
+		binary.LittleEndian.PutUint64(to, load64(buf, from))
+		binary.LittleEndian.PutUint64(to[8:], load64(buf, from+8))
 	} else {
 		copy(b.literals[n:], buf[from:at])
 	}

@@ -14,9 +14,8 @@ const (
 type table struct {
 	counts [64]uint32 // how often each code occurs
 
-	log    uint8 // of the number of states
+	log    uint8 // of the number of states; 0 if there is one code, which takes no bits
 	last   int   // the greatest code
-	single bool  // there is no other code: it takes no bits
 	shares [64]uint16
 	states [maxStates]uint16 // of each code one after the other
 	codes  [64]transition
@@ -39,8 +38,7 @@ func (t *table) build(maxLog int) {
 			t.last = i
 		}
 	}
-	t.single = different == 1
-	if t.single {
+	if different == 1 {
 		t.log = 0
 		t.states[0] = 0
 		t.codes[t.last] = transition{}
@@ -128,7 +126,7 @@ func (t *table) first(code uint32) uint32 {
 
 // mode returns how the table is told, RFC 8878, 3.1.1.3.2.1.
 func (t *table) mode() byte {
-	if t.single {
+	if t.log == 0 {
 		return 1
 	}
 	return 2
@@ -136,7 +134,7 @@ func (t *table) mode() byte {
 
 // describe appends the table's description, RFC 8878, 4.1.1.
 func (t *table) describe(out []byte) []byte {
-	if t.single {
+	if t.log == 0 {
 		return append(out, byte(t.last))
 	}
 	w := bitWriter{out: out}

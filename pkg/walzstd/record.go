@@ -69,10 +69,10 @@ func (s *search) record(b *block, at, next, end int) {
 		return
 	}
 	buf, low := s.buf, s.low
-	sort := load32(buf, at)
+	length := load32(buf, at)
 	operation := load32(buf, at+16) & 0xffff // xl_info and xl_rmid
 	relation := load64(buf, at+32)
-	known := &s.records[(uint64(sort)<<48^uint64(operation)<<32^relation)*0x9e3779b185ebca87>>(64-recordLog)]
+	known := &s.records[(uint64(length)<<48^uint64(operation)<<32^relation)*0x9e3779b185ebca87>>(64-recordLog)]
 	before := int(known[0]) - s.base
 	if s.deep {
 		before = s.best(known, at)
@@ -85,7 +85,7 @@ func (s *search) record(b *block, at, next, end int) {
 	}
 	offset := at - before
 	// One at the distance of the last sequence does as well, and its offset costs nothing.
-	if other := at - s.offset; other >= low+8 && load32(buf, other) == sort &&
+	if other := at - s.offset; other >= low+8 && load32(buf, other) == length &&
 		load32(buf, other+16)&0xffff == operation && load64(buf, other+32) == relation {
 		offset = s.offset
 	}

@@ -160,7 +160,7 @@ func (s *search) follow(b *block, from, offset, to, gap, last, end int) {
 				s.offset = offset
 			}
 			b.add(buf, anchor, at, after, value)
-			place := (at + 3) &^ (alignment - 1)
+			place := alignUp(at, alignment)
 			s.places[hash6(load64(buf, place))] = uint32(place + s.base)
 			anchor = after
 			most = gap

@@ -159,20 +159,11 @@ func (c *coder) putPacked() {
 		word |= p.bits << (filled & 63)
 		filled += uint(p.codes >> 24)
 	}
-	c.out = out[:n]
-	for _, end := range []struct {
-		state uint32
-		bits  uint8
-	}{{match, c.matches.log}, {offset, c.offsets.log}, {literals, c.literals.log}, {1, 1}} {
-		for ; filled >= 8; filled -= 8 {
-			c.out = append(c.out, byte(word))
-			word >>= 8
-		}
-		word |= uint64(end.state&(1<<end.bits-1)) << filled
-		filled += uint(end.bits)
-	}
-	for ; filled > 0; filled -= min(filled, 8) {
-		c.out = append(c.out, byte(word))
-		word >>= 8
-	}
+	w := bitWriter{out[:n], word, int(filled)}
+	w.put(0, 0) // what is there already, to make room
+	w.put(match&(1<<c.matches.log-1), int(c.matches.log))
+	w.put(offset&(1<<c.offsets.log-1), int(c.offsets.log))
+	w.put(literals&(1<<c.literals.log-1), int(c.literals.log))
+	w.put(1, 1)
+	c.out = w.end()
 }
